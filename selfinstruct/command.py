@@ -1,0 +1,259 @@
+"""From a configuration model to a command: flags, environment, file, errors and exit codes, for both programs.
+
+A command is one function from a pydantic model to a result. Its flags, their help and their defaults are the fields of
+the model; a value comes from the flag, else the environment, else the file of --config, else the default.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import sys
+import traceback
+import types
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import click
+from click.core import ParameterSource
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from selfinstruct.errors import Error, UsageError
+from selfinstruct.files import first_problem, read_toml, to_toml
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Config(BaseModel):
+    """Base of every command's configuration: frozen, unknown fields refused."""
+
+    model_config = {"extra": "forbid", "frozen": True, "protected_namespaces": ()}
+
+
+class _ConfigCommand(click.Command):
+    """Lets an option with several values take them in one go: --tasks a b is --tasks a --tasks b."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        multiple = {o for p in self.params if isinstance(p, click.Option) and p.multiple for o in p.opts}
+        spread: list[str] = []
+        current = ""
+        for arg in args:
+            if arg.startswith("-"):
+                current = arg if arg in multiple else ""
+            elif current and spread[-1] != current:
+                spread.append(current)
+            spread.append(arg)
+        return super().parse_args(ctx, spread)
+
+
+def command(
+    function: Callable[[ConfigT], Any],
+    config: type[ConfigT],
+    describe: Callable[[Any], str],
+    arguments: Sequence[str] = (),
+) -> click.Command:
+    """Make the command line of one function.
+
+    Args:
+        function: What the command does; its docstring's first paragraph is the help.
+        config: The fields become flags; a field of list type may be given several times.
+        describe: The result as text for people; --json prints the result itself.
+        arguments: Fields that are positional instead.
+    """
+
+    def run(**values: Any) -> None:
+        context = click.get_current_context()
+        as_json, print_config = values.pop("as_json"), values.pop("print_config")
+        values.pop("config_file")
+        settings = _build(config, values, context)
+        if print_config:
+            click.echo(to_toml(settings.model_dump(mode="json")), nl=False)
+            return
+        context.obj = {"as_json": as_json}
+        result = function(settings)
+        if as_json:
+            click.echo(json.dumps(_plain(result), ensure_ascii=False))
+        elif text := describe(result):
+            click.echo(printable(text))
+
+    params = [_parameter(name, field, name in arguments) for name, field in config.model_fields.items()]
+    params.sort(key=lambda p: arguments.index(p.name) if p.name in arguments else len(arguments))
+    doc = (function.__doc__ or "").strip().split("\n\n")[0]
+    return _ConfigCommand(
+        name=function.__name__.replace("_", "-"),
+        callback=run,
+        params=[*params, *_common_options()],
+        help=" ".join(doc.split()),
+        context_settings={"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+
+
+def _build(config: type[ConfigT], values: dict[str, Any], context: click.Context) -> ConfigT:
+    """Values from the command line as a checked configuration; what was not given is left to its default."""
+    given = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
+    }
+    try:
+        return config.model_validate(given)
+    except ValidationError as error:
+        field, problem = first_problem(error)
+        raise UsageError(f"{_origin(field, context)}{problem}") from error
+
+
+def _origin(field: str, context: click.Context) -> str:
+    """Where a value came from, as the start of a sentence about it."""
+    name = field.split(".")[0]
+    if not name:
+        return ""
+    source = context.get_parameter_source(name)
+    if source is ParameterSource.DEFAULT_MAP:
+        return f"{context.meta['config_file']}: field '{field}': "
+    if source is ParameterSource.ENVIRONMENT:
+        return f"environment variable {context.auto_envvar_prefix}_{name.upper()}: "
+    return f"--{name.replace('_', '-')}: "
+
+
+def _parameter(name: str, field: FieldInfo, positional: bool) -> click.Parameter:
+    """One field as a click parameter; checks beyond the type are left to pydantic."""
+    kind, multiple = _click_type(field.annotation)
+    if positional:
+        return click.Argument([name], type=kind, required=field.is_required(), nargs=-1 if multiple else 1)
+    flag = "--" + name.replace("_", "-")
+    default = None if field.default is PydanticUndefined else field.get_default(call_default_factory=True)
+    is_flag = kind is click.BOOL
+    return click.Option(
+        [f"{flag}/--no-{flag[2:]}" if is_flag and default is True else flag],
+        type=None if is_flag else kind,
+        is_flag=is_flag or None,
+        multiple=multiple,
+        default=default,
+        required=field.is_required(),
+        help=field.description,
+        show_default=default not in (None, False, [], ()),
+        metavar=None if isinstance(kind, click.Choice) or is_flag else (field.json_schema_extra or {}).get("metavar"),  # type: ignore[union-attr]
+    )
+
+
+def _click_type(annotation: Any) -> tuple[click.ParamType[Any], bool]:
+    """(click's type, whether several values are taken) of a field's annotation."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        annotation = next(a for a in get_args(annotation) if a is not type(None))
+    if get_origin(annotation) in (list, tuple):
+        return _click_type(get_args(annotation)[0])[0], True
+    if get_origin(annotation) is Literal:
+        return click.Choice(get_args(annotation)), False
+    simple: dict[Any, click.ParamType[Any]] = {
+        bool: click.BOOL, int: click.INT, float: click.FLOAT, Path: click.Path(path_type=Path),
+    }  # fmt: skip
+    return simple.get(annotation, click.STRING), False
+
+
+def _common_options() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["--config", "config_file"], type=click.Path(path_type=Path), is_eager=True, expose_value=True,
+            callback=_load_config, metavar="FILE", help="TOML file with values for these options; flags win over it.",
+        ),
+        click.Option(["--print-config"], is_flag=True, help="Print the resolved options as TOML and end."),
+        click.Option(["--json", "as_json"], is_flag=True, help="Print the result as one JSON object."),
+        click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=_set_level(logging.ERROR), help="Only errors."),
+        click.Option(["-v", "--verbose"], is_flag=True, expose_value=False, callback=_set_level(logging.INFO), help="Say more."),
+        click.Option(["--debug"], is_flag=True, expose_value=False, callback=_set_level(logging.DEBUG), help="Say everything, with tracebacks."),
+    ]  # fmt: skip
+
+
+def _load_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    values = read_toml(path)
+    known = {p.name for p in context.command.params} - {"config_file", "print_config", "as_json"}
+    values = {key.replace("-", "_"): value for key, value in values.items()}
+    for key in values:
+        if key not in known:
+            from difflib import get_close_matches
+
+            near = get_close_matches(key, [name for name in known if name], n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise UsageError(f"{path}: field '{key}' is not known{hint}")
+    context.default_map = values
+    context.meta["config_file"] = path
+    return path
+
+
+def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def callback(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+        if given:
+            logging.getLogger("selfinstruct").setLevel(level)
+            logging.getLogger("finetune").setLevel(level)
+
+    return callback
+
+
+def run_program(group: click.Group, program: str, args: Sequence[str] | None = None) -> int:
+    """Run a program and turn whatever happens into an exit code and, on failure, one clear message.
+
+    Returns:
+        The exit code (see `selfinstruct.errors`).
+    """
+    logging.basicConfig(stream=sys.stderr, format="%(message)s")
+    for name in ("selfinstruct", "finetune"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    arguments = list(sys.argv[1:] if args is None else args)
+    try:
+        group.main(arguments, prog_name=program, standalone_mode=False, auto_envvar_prefix=program.upper())
+        return 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return UsageError.exit_code
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else program
+        return _fail(f"{error.format_message()} See '{path} --help'.", UsageError.exit_code, error, arguments)
+    except (click.Abort, KeyboardInterrupt) as error:
+        return _fail("interrupted", 130, error, arguments)
+    except Error as error:
+        return _fail(str(error), error.exit_code, error, arguments)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except OSError as error:
+        if error.errno in OUT_OF_SPACE:
+            place = f" while writing {error.filename}" if error.filename else ""
+            message = f"no space left on the disk{place}; free some and run the same command again, which resumes"
+        else:
+            message = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+        return _fail(message, 1, error, arguments)
+    except MemoryError as error:
+        return _fail("out of memory; use a smaller model or batch", 1, error, arguments)
+    except Exception as error:
+        return _fail(
+            f"unexpected {type(error).__name__}: {error} (a defect; --debug shows where)", 1, error, arguments
+        )
+
+
+def _fail(message: str, code: int, error: BaseException, arguments: Iterable[str]) -> int:
+    """Print one clear message; tracebacks only with --debug."""
+    if "--debug" in arguments:
+        traceback.print_exception(error)
+    click.echo(printable(f"error: {message}"), err=True)
+    if "--json" in arguments:
+        click.echo(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False))
+    return code
+
+
+def printable(text: str) -> str:
+    """Text without the control characters that could drive a terminal (escape sequences, carriage returns)."""
+    return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

@@ -1,0 +1,214 @@
+"""Reading and writing files: JSON lines (plain or .gz), TOML, atomic replacement, hashes.
+
+Whatever is wrong with a file becomes an `InputError` that names the place.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from selfinstruct.errors import InputError, UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[IO[str]]:
+    """Open a UTF-8 file for reading, unpacking `.gz`, with every failure as an `InputError`."""
+    try:
+        with (
+            gzip.open(path, "rt", encoding="utf-8-sig")
+            if path.suffix == ".gz"
+            else open(path, encoding="utf-8-sig") as file
+        ):
+            yield file
+    except FileNotFoundError as error:
+        raise InputError("no such file", path=path, remedy="check the path") from error
+    except IsADirectoryError as error:
+        raise InputError("is a folder, not a file", path=path) from error
+    except PermissionError as error:
+        raise InputError("may not be read", path=path, remedy="check its permissions") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"is not UTF-8 text ({error.reason})", path=path, remedy="save it as UTF-8") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"is a broken gzip file ({error})", path=path, remedy="copy it again") from error
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (1-based line, object) for every line that is not blank.
+
+    Raises:
+        InputError: For a file that cannot be read or a line that is not a JSON object.
+    """
+    with open_text(path) as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, _json_object(line, path, number)
+
+
+def _json_object(text: str, path: Path, line: int) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(
+            f"is not valid JSON ({error})", path=path, line=line, remedy="mend or remove the line"
+        ) from error
+    if not isinstance(value, dict):
+        raise InputError("must be a JSON object", path=path, line=line, remedy="write one {...} a line")
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """Read a whole JSON file.
+
+    Raises:
+        InputError: For a file that cannot be read or is not JSON.
+    """
+    with open_text(path) as file:
+        try:
+            return json.load(file)
+        except json.JSONDecodeError as error:
+            raise InputError(f"is not valid JSON ({error.msg})", path=path, line=error.lineno) from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        InputError: For a file that cannot be read or is not TOML.
+    """
+    with open_text(path) as file:
+        try:
+            return tomllib.loads(file.read())
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"is not valid TOML: {error}", path=path) from error
+
+
+def to_toml(values: Mapping[str, Any]) -> str:
+    """TOML text of a configuration; None values are left out, since TOML has no null."""
+    import tomli_w
+
+    return tomli_w.dumps(_without_none(values))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def validate(model: type[ModelT], values: Any, *, path: Path | None = None, line: int | None = None) -> ModelT:
+    """Check values from a file against a pydantic model.
+
+    Raises:
+        InputError: Naming the first field that is wrong.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        field, problem = first_problem(error)
+        raise InputError(problem, path=path, line=line, field=field or None) from error
+
+
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """(field, what is wrong with it) of the first problem that pydantic found."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    given = repr(first["input"])
+    shown = "" if first["type"] in ("missing", "extra_forbidden") else f", not {given[:60]}"
+    problem = {
+        "missing": "is missing",
+        "extra_forbidden": "is not a known field",
+    }.get(first["type"], first["msg"][0].lower() + first["msg"][1:])
+    return field, problem.removeprefix("value error, ") + shown
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file that appears under its name complete and on disk, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o666 & ~_umask())
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file atomically."""
+    with atomic_file(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file atomically; indented, for people."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a JSON-lines file atomically."""
+    with atomic_file(path) as file:
+        for row in rows:
+            file.write(to_json_line(row).encode() + b"\n")
+
+
+def to_json_line(value: Any) -> str:
+    """Compact JSON text of a value, non-ASCII kept; lone surrogates are replaced, since UTF-8 has none."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace").decode()
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """A short hexadecimal hash of a JSON value, the same on every machine."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def shipped(name: str) -> Path:
+    """Path of a shipped data file or folder: beside the package in a checkout, inside it in a wheel.
+
+    Raises:
+        UsageError: When the installation lacks it.
+    """
+    package = Path(__file__).resolve().parent
+    for root in (package.parent / "data", package / "data"):
+        if (root / name).exists():
+            return root / name
+    raise UsageError(f"the installation lacks data/{name}; install selfinstruct again")

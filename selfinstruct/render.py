@@ -1,0 +1,138 @@
+"""From a task to text: the one renderer that training, evaluation and export share.
+
+A renderer gives the prompt, ready for the first token of the answer, and the completion that a model should learn
+after it, with its end-of-sequence token. Special tokens stand in the text: tokenise it with add_special_tokens=False.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from selfinstruct.errors import UsageError
+from selfinstruct.records import Message
+
+# The two prompts of Stanford Alpaca (train.py, PROMPT_DICT); the answer follows the colon directly.
+ALPACA_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
+)
+ALPACA_WITHOUT_INPUT = (
+    "Below is an instruction that describes a task. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Response:"
+)
+
+
+class Renderer(Protocol):
+    """Turns a task into text.
+
+    Attributes:
+        name: "alpaca" or "chat".
+        sha256: Hash of everything that shapes the text; two renderers with one hash give the same text.
+    """
+
+    name: str
+    sha256: str
+
+    def prompt(self, instruction: str, input: str) -> str:
+        """Everything before the answer."""
+        ...
+
+    def completion(self, instruction: str, input: str, output: str) -> str:
+        """The answer as it follows the prompt, ending with the end-of-sequence token."""
+        ...
+
+
+def joined(instruction: str, input: str) -> str:
+    """Instruction and input as one user message."""
+    return f"{instruction}\n\n{input}" if input else instruction
+
+
+class AlpacaRenderer:
+    """Stanford Alpaca's two templates.
+
+    Args:
+        bos: Text of the token that the model expects first, "" if none.
+        eos: Text of the end-of-sequence token.
+    """
+
+    name = "alpaca"
+
+    def __init__(self, bos: str, eos: str) -> None:
+        self._bos, self._eos = bos, eos
+        self.sha256 = _sha256(self.name, ALPACA_WITH_INPUT, ALPACA_WITHOUT_INPUT, bos, eos)
+
+    def prompt(self, instruction: str, input: str) -> str:
+        template = ALPACA_WITH_INPUT if input else ALPACA_WITHOUT_INPUT
+        return self._bos + template.format(instruction=instruction, input=input)
+
+    def completion(self, instruction: str, input: str, output: str) -> str:
+        return output + self._eos
+
+
+class ChatRenderer:
+    """A model's own chat template, one user turn and one assistant turn.
+
+    Args:
+        apply: Renders messages; the second argument asks for the header of the next assistant turn.
+            With transformers: `tokenizer.apply_chat_template(m, tokenize=False, add_generation_prompt=g)`.
+        template: Source of the template, for the hash.
+        eos: Text of the end-of-sequence token.
+    """
+
+    name = "chat"
+
+    def __init__(self, apply: Callable[[list[Message], bool], str], template: str, eos: str) -> None:
+        self._apply, self._eos = apply, eos
+        self.sha256 = _sha256(self.name, template, eos)
+
+    def prompt(self, instruction: str, input: str) -> str:
+        return self._apply([{"role": "user", "content": joined(instruction, input)}], True)
+
+    def completion(self, instruction: str, input: str, output: str) -> str:
+        user: Message = {"role": "user", "content": joined(instruction, input)}
+        prompt = self._apply([user], True)
+        whole = self._apply([user, {"role": "assistant", "content": output}], False)
+        if not whole.startswith(prompt):
+            raise UsageError(
+                "the model's chat template changes the prompt once an answer follows, so the answer cannot be told "
+                "from the prompt; use --template alpaca"
+            )
+        answer = whole[len(prompt) :]
+        # What a template writes after the end of the turn is never generated, so it is not learnt either.
+        end = answer.rfind(self._eos)
+        return answer[: end + len(self._eos)] if end >= 0 else answer + self._eos
+
+
+def _sha256(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def renderer_for(tokenizer: Any, template: str) -> Renderer:
+    """The renderer of a transformers tokenizer.
+
+    Args:
+        tokenizer: A `PreTrainedTokenizerBase`; typed loosely, since this package imports no transformers.
+        template: "auto" (the model's chat template), "chat" or "alpaca".
+
+    Raises:
+        UsageError: When a chat template is asked for and the model has none, or there is no end-of-sequence token.
+    """
+    eos = tokenizer.eos_token
+    if not eos:
+        raise UsageError("the model's tokenizer has no end-of-sequence token, so answers could not end")
+    if template == "alpaca":
+        adds_bos = tokenizer.bos_token and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
+        return AlpacaRenderer(tokenizer.bos_token if adds_bos else "", eos)
+    if not tokenizer.chat_template:
+        raise UsageError("the model has no chat template; use --template alpaca")
+
+    def apply(messages: Sequence[Message], generation_prompt: bool) -> str:
+        return str(
+            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
+        )
+
+    return ChatRenderer(apply, str(tokenizer.chat_template), eos)
