@@ -12,8 +12,9 @@ import logging
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, is_dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -92,6 +93,61 @@ def command(
         help=" ".join(doc.split()),
         context_settings={"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LazyCommand:
+    """Where a command is found, so that its module is imported only when it is asked for.
+
+    Attributes:
+        module: Module that holds everything below.
+        function: Name of the command's function.
+        config: Name of its configuration class.
+        help: One line for the program's own help.
+        describe: Name of the function that puts the result into words.
+        arguments: Fields that are positional.
+    """
+
+    module: str
+    function: str
+    config: str
+    help: str
+    describe: str = "describe"
+    arguments: tuple[str, ...] = ()
+
+    def load(self) -> click.Command:
+        """Import the module and make the command."""
+        module = import_module(self.module)
+        function, config, describe = (getattr(module, name) for name in (self.function, self.config, self.describe))
+        return command(function, config, describe, self.arguments)
+
+
+class LazyGroup(click.Group):
+    """A program whose help lists its commands, in the order given, without importing any of them.
+
+    Args:
+        commands: What each command's name stands for.
+        help: What the program does.
+        distribution: The installed distribution whose version --version shows.
+    """
+
+    def __init__(self, commands: Mapping[str, LazyCommand], *, help: str, distribution: str) -> None:
+        # Stubs give help, completion and "did you mean" what they need; `resolve_command` loads the real command.
+        stubs = {name: click.Command(name, help=lazy.help) for name, lazy in commands.items()}
+        super().__init__(commands=stubs, help=help, context_settings={"help_option_names": ["-h", "--help"]})
+        self._lazy = dict(commands)
+        click.version_option(package_name=distribution, message="%(prog)s %(version)s")(self)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """The names as given, not sorted: they follow the order of the work."""
+        return list(self._lazy)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Put the real command in the place of its stub."""
+        name, stub, rest = super().resolve_command(ctx, args)
+        return name, self._lazy[name].load() if name and stub else None, rest
 
 
 def _build(config: type[ConfigT], values: dict[str, Any], context: click.Context) -> ConfigT:
@@ -251,6 +307,18 @@ def _fail(message: str, code: int, error: BaseException, arguments: Iterable[str
 def printable(text: str) -> str:
     """Text without the control characters that could drive a terminal (escape sequences, carriage returns)."""
     return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as aligned columns, the first row underlined; columns whose cells start with a digit or sign align right."""
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    is_number = [all(cell[:1] in "0123456789+-." for cell in column[1:]) for column in columns]
+    lines = [
+        "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, is_number, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
 def _plain(value: Any) -> Any:

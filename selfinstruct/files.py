@@ -140,6 +140,18 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
     return field, problem.removeprefix("value error, ") + shown
 
 
+def refuse_to_replace(path: Path, overwrite: bool) -> None:
+    """Make sure that a file to be written replaces none that the user wants to keep.
+
+    Raises:
+        UsageError: When the path is a folder, or a file and may not be overwritten.
+    """
+    if path.is_dir():
+        raise UsageError(f"--out {path} is a folder; give a file")
+    if path.exists() and not overwrite:
+        raise UsageError(f"--out {path} exists; give another file, or --overwrite")
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Write a file that appears under its name complete and on disk, or not at all."""

@@ -103,32 +103,29 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a reply, or a part of it, cannot become a task; a rejection before any filter."""
+class Verdict:
+    """The decision on one candidate; `rule` is None for an accepted one, else the name of what rejected it."""
 
-    rule: str
-    detail: str
+    rule: str | None
+    detail: str = ""
+    nearest: tuple[Neighbour, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A task as parsed from completions, not judged yet; with a problem, as far as it could be parsed."""
+    """A task as parsed from completions.
+
+    Attributes:
+        rejection: A verdict that was clear before the task was complete: its reply could not be parsed, or its
+            instruction failed a filter, so that nothing more was paid for it. None for a complete task.
+    """
 
     id: str
     instruction: str
     instances: tuple[Instance, ...]
     is_classification: bool
     source: Source
-    problem: Problem | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The decision on one candidate; `rule` is None for an accepted one."""
-
-    rule: str | None
-    detail: str = ""
-    nearest: tuple[Neighbour, ...] = ()
+    rejection: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,71 @@
+"""The settings of `finetune train`; its fields are the command's flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from selfinstruct.command import Config
+
+
+class TrainConfig(Config):
+    """What to train on, which model, and how.
+
+    The defaults are those of low-rank adaptation (LoRA, Hu et al. 2021) on small instruction sets: adapters on all
+    linear layers, as QLoRA (Dettmers et al. 2023, section 4) found necessary to match full fine-tuning, and a learning
+    rate about ten times that of full fine-tuning.
+    """
+
+    data: list[Path] = Field(
+        min_length=1,
+        description="Training rows: a run folder, or Alpaca JSON or JSONL with instruction, input and output.",
+    )
+    out: Path = Field(description="Folder for adapter, metrics and summary; the same command resumes.")
+    include_seeds: bool = Field(False, description="Train on the seed tasks as well, one row for each instance.")
+    seeds: Path | None = Field(None, description="Seed tasks of --include-seeds, instead of the shipped ones.")
+    eval_data: Path | None = Field(None, description="Rows kept out of training, for the evaluation loss.")
+    eval_fraction: float = Field(0.0, ge=0, lt=1, description="Share of the rows kept out instead of --eval-data.")
+
+    model: str = Field("embedded", description="Base model: embedded, a folder, a GGUF file, or a name on the hub.")
+    template: Literal["auto", "chat", "alpaca"] = Field(
+        "auto", description="How rows become text; auto is the model's chat template, or alpaca where it has none."
+    )
+    max_length: int = Field(1024, ge=8, description="Most tokens of a row; longer rows are dropped, never cut.")
+
+    rank: int = Field(16, ge=1, description="Rank of the adapters.")
+    alpha: float = Field(32, gt=0, description="Scale of the adapters; they are multiplied by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the adapters.")
+
+    epochs: float = Field(3, gt=0, description="Passes over the rows.")
+    max_steps: int | None = Field(None, ge=1, description="Most optimizer steps, if the epochs take more.")
+    batch_size: int = Field(8, ge=1, description="Rows in an optimizer step, over all devices.")
+    micro_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="Rows in one forward pass of a device. Default on a CPU 1, which needs no padding; on a GPU all.",
+    )
+    learning_rate: float = Field(2e-4, gt=0, description="Highest learning rate.")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="Learning rate after the warm-up.")
+    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="Share of the steps in which the rate rises from 0.")
+    seed: int = Field(0, ge=0, description="Seed of initialisation, order, dropout and --eval-fraction.")
+
+    log_steps: int = Field(1, ge=1, description="Write a line of metrics every N steps.")
+    save_steps: int = Field(50, ge=1, description="Write a checkpoint every N steps.")
+    eval_steps: int | None = Field(None, ge=1, description="Evaluate every N steps, not only before and after.")
+    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
+        "none", description="Tracker that gets the metrics as well."
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads; default as many as there are cores.")
+    dry_run: bool = Field(False, description="Check all inputs, say what would be trained, and end.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainConfig:
+        if self.eval_data and self.eval_fraction:
+            raise ValueError("--eval-data and --eval-fraction exclude each other; give one of them")
+        if self.eval_steps and not (self.eval_data or self.eval_fraction):
+            raise ValueError("--eval-steps needs --eval-data or --eval-fraction")
+        if self.seeds and not self.include_seeds:
+            raise ValueError("--seeds needs --include-seeds")
+        return self

@@ -1,0 +1,245 @@
+"""The folder of one training: what is recorded of it, how far it is, and its checkpoints.
+
+train.toml           what was asked for and from what; written first
+metrics.jsonl        one object a logged step
+checkpoints/step-N   complete ones only; gone once the training is finished
+adapter/             the result
+summary.json         written last: a folder with a summary is finished
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from selfinstruct.errors import InputError, UsageError
+from selfinstruct.files import (
+    read_json,
+    read_jsonl,
+    read_toml,
+    to_json_line,
+    to_toml,
+    validate,
+    write_json,
+    write_jsonl,
+    write_text,
+)  # fmt: skip
+
+# What may differ when a training is resumed; data and model are compared by their hashes.
+FREE_SETTINGS = frozenset({"data", "seeds", "eval_data", "out", "model", "threads", "report_to", "dry_run"})
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BaseRecord(_Record):
+    """The base model: as asked for, where it was, and what it may be called in public."""
+
+    name: str
+    location: str
+    public_name: str
+    revision: str | None = None
+    weights_sha256: str | None = None
+
+
+class TemplateRecord(_Record):
+    """How rows became text."""
+
+    name: str
+    sha256: str
+
+
+class FileRecord(_Record):
+    """A file that rows were read from."""
+
+    role: Literal["train", "seeds", "eval"]
+    path: str
+    sha256: str
+    rows: int
+
+
+class BatchingRecord(_Record):
+    """How an optimizer step was divided."""
+
+    processes: int
+    micro_batch_size: int
+    accumulation_steps: int
+
+
+class TrainRecord(_Record):
+    """The content of train.toml."""
+
+    config: dict[str, Any]
+    base: BaseRecord
+    template: TemplateRecord
+    batching: BatchingRecord
+    versions: dict[str, str]
+    files: list[FileRecord]
+
+
+class TrainSummary(_Record):
+    """What a training came to.
+
+    Losses are means over the supervised tokens (the completions with their end-of-sequence token), in nats.
+    """
+
+    rows_used: int
+    rows_dropped: dict[str, int] = Field(description="Reason to number of rows.")
+    eval_rows: int
+    eval_rows_dropped: dict[str, int]
+    steps: int
+    tokens: int = Field(description="Tokens trained on, without padding, over all epochs.")
+    supervised_tokens: int
+    trainable_parameters: int
+    train_loss: float = Field(description="Mean over all steps.")
+    eval_loss_before: float | None = Field(description="Of the base model, on the evaluation rows.")
+    eval_loss: float | None
+    tokens_per_s: float
+    supervised_tokens_per_s: float
+    mfu: float | None = Field(description="Share of the device's peak, 0 to 1; null where the peak is unknown.")
+    elapsed_s: float = Field(description="Seconds of training, without loading, evaluation and checkpoints.")
+    template_sha256: str
+
+
+class TrainingFolder:
+    """Paths and state of one training.
+
+    Args:
+        path: Of the folder; need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.adapter = path / "adapter"
+        self.checkpoints = path / "checkpoints"
+        self.partial = self.checkpoints / ".partial"
+        self.record = path / "train.toml"
+        self.metrics = path / "metrics.jsonl"
+        self.summary = path / "summary.json"
+
+    def check_place(self) -> None:
+        """Make sure that the folder is empty, not there yet, or holds a training.
+
+        Raises:
+            UsageError: When it does not.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"--out {self.path} is a file; give another folder")
+        # A name with a dot is what a process leaves that was killed while it wrote train.toml.
+        is_used = self.path.exists() and any(not file.name.startswith(".") for file in self.path.iterdir())
+        if is_used and not self.record.exists():
+            raise UsageError(f"--out {self.path} holds other files; give a new or an empty folder")
+
+    def check(self, record: TrainRecord) -> None:
+        """Make sure that a training with these settings may start or go on here.
+
+        Raises:
+            UsageError: When the folder holds a training with other settings.
+        """
+        if not self.record.exists():
+            return
+        if changes := differences(validate(TrainRecord, read_toml(self.record), path=self.record), record):
+            raise UsageError(
+                f"{self.path} holds a training with other settings: {'; '.join(changes)}. "
+                "Give the same settings to resume, or another --out"
+            )
+
+    def finished(self) -> TrainSummary | None:
+        """The summary of a finished training."""
+        return validate(TrainSummary, read_json(self.summary), path=self.summary) if self.summary.exists() else None
+
+    def last_checkpoint(self) -> tuple[int, Path] | None:
+        """(steps done, folder) of the newest complete checkpoint."""
+        found = [(int(folder.name.removeprefix("step-")), folder) for folder in self.checkpoints.glob("step-*")]
+        return max(found, default=None)
+
+    def start(self, record: TrainRecord) -> None:
+        """Record a new training."""
+        write_text(self.record, to_toml(record.model_dump(mode="json")))
+
+    def clear_partial(self) -> None:
+        """Remove what a killed process left half-written."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+
+    def publish_checkpoint(self, partial: Path, step: int) -> None:
+        """Make a completely written checkpoint the newest one, and remove older ones."""
+        publish(partial, self.checkpoints / f"step-{step}")
+        for folder in self.checkpoints.glob("step-*"):
+            if folder.name != f"step-{step}":
+                shutil.rmtree(folder)
+
+    def finish(self, summary: TrainSummary) -> None:
+        """Write the summary, which marks the training as finished, and drop the checkpoints."""
+        write_json(self.summary, summary.model_dump(mode="json"))
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def keep_metrics(self, step: int, *, write: bool) -> list[dict[str, Any]]:
+        """The logged steps up to one; those after it will be trained again.
+
+        Args:
+            step: The last one to keep.
+            write: Remove the others from the file as well.
+        """
+        kept = [line for line in self._whole_lines() if line["step"] <= step]
+        if write:
+            write_jsonl(self.metrics, kept)
+        return kept
+
+    def _whole_lines(self) -> Iterator[dict[str, Any]]:
+        """Logged steps up to a line that a killed process left half-written."""
+        try:
+            yield from (line for _, line in read_jsonl(self.metrics)) if self.metrics.exists() else ()
+        except InputError:
+            return
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Append one logged step."""
+        with open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(to_json_line(line) + "\n")
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Rename a completely written folder into place, so that it appears whole and on disk or not at all."""
+    for file in partial.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as written:
+                os.fsync(written.fileno())
+    if final.exists():
+        shutil.rmtree(final)
+    partial.replace(final)
+
+
+def differences(recorded: TrainRecord, now: TrainRecord) -> list[str]:
+    """What differs between two records among the things that shape an adapter, each in words."""
+    before, after = _identity(recorded), _identity(now)
+    changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    return [f"{key} was {before.get(key, 'not set')}, now {after.get(key, 'not set')}" for key in changed]
+
+
+def _identity(record: TrainRecord) -> dict[str, Any]:
+    """Name in messages to value, of everything that shapes an adapter."""
+    settings = {
+        f"--{name.replace('_', '-')}": value
+        for name, value in record.config.items()
+        if name not in FREE_SETTINGS and value is not None
+    }
+    files = {
+        f"{file.role} file {index} ({Path(file.path).name})": file.sha256[:16]
+        for index, file in enumerate(record.files, start=1)
+    }
+    return {
+        **settings,
+        "base model": record.base.public_name,
+        "revision of the base model": record.base.revision,
+        "weights of the base model": (record.base.weights_sha256 or "")[:16],
+        "template": record.template.sha256[:16],
+        **files,
+        "processes": record.batching.processes,
+        "rows in a forward pass": record.batching.micro_batch_size,
+    }

@@ -1,0 +1,381 @@
+"""Models, tokenizers and adapters from wherever they are: the embedded model, a folder, a GGUF file or the hub.
+
+Weights are read from safetensors only and no code of a model's repository is run. A GGUF file is converted once to a
+cached folder of fp32 safetensors.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import io
+import logging
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from pydantic import BaseModel, ConfigDict
+
+from selfinstruct.embedded import PUBLIC_NAME, WEIGHTS_SHA256, cache_folder, weights
+from selfinstruct.errors import Error, InputError, UsageError
+from selfinstruct.files import read_json, sha256_file, validate, write_json
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+EMBEDDED = "embedded"
+# Part of the name of a converted folder; raise it when the conversion changes, so that old copies are left alone.
+CONVERSION_VERSION = 1
+_HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model that was asked for, and where it is.
+
+    Attributes:
+        name: As the user gave it.
+        location: Folder, or name on the hub.
+        public_name: What may be written into an adapter's card and configuration: never a local path.
+        revision: Commit, tag or branch on the hub; None for the newest, and for a folder.
+    """
+
+    name: str
+    location: str
+    public_name: str
+    revision: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the location is a folder."""
+        return Path(self.location).is_dir()
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """Hash over the weights of a folder, as `sha256sum *.safetensors | sha256sum` prints it; None on the hub."""
+        if not self.is_local:
+            return None
+        files = sorted(Path(self.location).glob("*.safetensors"))
+        listing = "".join(f"{sha256_file(file)}  {file.name}\n" for file in files)
+        return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def resolve(model: str) -> ModelSource:
+    """Find a model.
+
+    Args:
+        model: "embedded", a folder of safetensors, a GGUF file, or a name on the hub ("org/name" or
+            "org/name@revision"). A GGUF file, which the embedded model is too, is converted on first use.
+
+    Raises:
+        InputError: For a path that does not lead to a model.
+        UsageError: For anything else that is not a model's name, and when the embedded weights are not installed.
+    """
+    if model == EMBEDDED:
+        return _from_folder(model, _converted(weights()))
+    path = Path(model).expanduser()
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise InputError(
+                "is no model", path=path, remedy="give a folder with config.json and *.safetensors, or a .gguf file"
+            )
+        return _from_folder(model, _converted(path))
+    if path.is_dir():
+        return _from_folder(model, path.resolve())
+    if (hub := _HUB_NAME.fullmatch(model)) and not model.startswith("."):
+        return ModelSource(model, hub["name"], hub["name"], hub["revision"])
+    if "/" in model or path.suffix == ".gguf":
+        raise InputError("no such file or folder", path=model, remedy="check the path")
+    raise UsageError(
+        f"'{model}' is no model: give '{EMBEDDED}', a folder, a .gguf file or the name of a model on the hub (org/name)"
+    )
+
+
+def _from_folder(name: str, folder: Path) -> ModelSource:
+    config = folder / "config.json"
+    if not config.is_file():
+        remedy = "give a folder with config.json and *.safetensors"
+        if (folder / "adapter_config.json").is_file():
+            remedy = "this is an adapter: give it with --adapter and its base model with --model"
+        raise InputError("holds no config.json, so it is no model", path=folder, remedy=remedy)
+    values = read_json(config)
+    recorded = values.get("_name_or_path") if isinstance(values, dict) else None
+    is_public = isinstance(recorded, str) and _HUB_NAME.fullmatch(recorded) and not recorded.startswith(".")
+    return ModelSource(name, str(folder), str(recorded) if is_public else folder.name)
+
+
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer.
+
+    Raises:
+        InputError: When a folder holds none that can be read.
+        UsageError: When the hub has none under that name or cannot be reached.
+    """
+    from transformers import AutoTokenizer
+
+    with _reading(source, "the tokenizer"):
+        return AutoTokenizer.from_pretrained(source.location, **_safe_options(source))
+
+
+def load_model(source: ModelSource, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """Load a causal language model in evaluation mode, into the memory of the CPU.
+
+    Its `name_or_path` is the public name, so that what PEFT writes about its base holds no local path.
+
+    Args:
+        source: From `resolve`.
+        dtype: Of the weights; default fp32 on a CPU (bf16 is emulated on most, several times slower), bf16 where a
+            CUDA device computes in it.
+
+    Raises:
+        InputError: When a folder's files are missing, broken, incomplete or of an unknown architecture.
+        UsageError: When the hub has no such model or cannot be reached.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if dtype is None:
+        has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        dtype = torch.bfloat16 if has_bf16 else torch.float32
+    with _reading(source, "the model"):
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            source.location, dtype=dtype, use_safetensors=True, output_loading_info=True, **_safe_options(source)
+        )
+    if missing := sorted(loaded["missing_keys"]):
+        # transformers would go on with random weights in their place.
+        raise _unreadable(source, "the model", f"lacks {len(missing)} weights, {missing[0]} the first")
+    model.name_or_path = model.config._name_or_path = source.public_name
+    return model
+
+
+def _safe_options(source: ModelSource) -> dict[str, Any]:
+    return {
+        "trust_remote_code": False,
+        "local_files_only": source.is_local or not _hub_can_be_found(),
+        "revision": source.revision or "main",
+    }
+
+
+def _hub_can_be_found() -> bool:
+    """Whether the hub's name resolves; without a network the library would try again for most of a minute."""
+    from huggingface_hub.constants import ENDPOINT
+
+    if getproxies():
+        return True
+    try:
+        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, None)
+    except OSError:
+        return False
+    return True
+
+
+def load_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
+    """Put a PEFT adapter on its base model, for inference.
+
+    Args:
+        model: From `load_model`; changed in place.
+        adapter: Folder with adapter_config.json and adapter_model.safetensors.
+
+    Raises:
+        InputError: When the folder is no adapter, is broken, or was trained on another base.
+    """
+    from peft import PeftConfig, PeftModelForCausalLM
+    from safetensors import SafetensorError
+
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (adapter / name).is_file():
+            problem = f"holds no {name}, so it is no adapter" if adapter.is_dir() else "no such folder"
+            raise InputError(problem, path=adapter, remedy="give the folder adapter/ that `finetune train` wrote")
+    base = read_json(adapter / "adapter_config.json").get("base_model_name_or_path") or ""
+    # An organisation's copy of a model is the same model, so only the last part of the name counts.
+    if _last_part(base) != _last_part(model.name_or_path):
+        raise InputError(
+            f"was trained on {base}, not on {model.name_or_path}", path=adapter / "adapter_config.json",
+            field="base_model_name_or_path", remedy="give --model its base",
+        )  # fmt: skip
+    try:
+        config = PeftConfig.from_pretrained(str(adapter))
+        config.inference_mode = True
+        tuned = PeftModelForCausalLM(model, config)
+        result = tuned.load_adapter(str(adapter), "default", torch_device=str(model.device))
+    except SafetensorError as error:
+        raise InputError(f"is broken: {_first_line(error)}", path=adapter / "adapter_model.safetensors") from error
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise InputError(
+            f"does not fit {model.name_or_path}: {_first_line(error)}", path=adapter, remedy="give --model its base"
+        ) from error
+    if strangers := [*result.missing_keys, *result.unexpected_keys]:
+        raise InputError(
+            f"does not fit {model.name_or_path}: {len(strangers)} weights have no match, {strangers[0]} the first",
+            path=adapter, remedy="give --model its base",
+        )  # fmt: skip
+    return tuned
+
+
+def _last_part(name: str) -> str:
+    return name.rstrip("/").rsplit("/", 1)[-1].lower()
+
+
+class _Recorded(BaseModel):
+    """selfinstruct.json, which `finetune train` writes beside adapter_config.json."""
+
+    model_config = ConfigDict(extra="allow")
+
+    template: Literal["alpaca", "chat"]
+
+
+def recorded_template(adapter: Path) -> str | None:
+    """The template an adapter was trained with, "alpaca" or "chat"; None for an adapter made elsewhere.
+
+    Raises:
+        InputError: When the record is broken.
+    """
+    path = adapter / "selfinstruct.json"
+    return validate(_Recorded, read_json(path), path=path).template if path.exists() else None
+
+
+@contextmanager
+def _reading(source: ModelSource, what: str) -> Iterator[None]:
+    """Convert what transformers raises for files it cannot use, and keep its progress bars off stderr."""
+    from safetensors import SafetensorError
+
+    with _no_progress_bars():
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise _unreadable(source, what, _first_line(error)) from error
+        except (ValueError, TypeError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+            raise _unreadable(source, what, _first_line(error)) from error
+
+
+def _unreadable(source: ModelSource, what: str, problem: str) -> UsageError:
+    if source.is_local:
+        remedy = "give a folder with config.json, *.safetensors and a tokenizer"
+        return InputError(f"{what} cannot be used: {problem}", path=source.location, remedy=remedy)
+    return UsageError(
+        f"{what} of {source.name} cannot be had from the hub: {problem} (check the name and the connection, or give a "
+        "local folder)"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    from transformers.utils import logging as transformers_logging
+
+    were_on = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_on:
+            transformers_logging.enable_progress_bar()
+
+
+def _converted(gguf: Path) -> Path:
+    """Folder with the fp32 copy of a GGUF file, made on first use; two processes make it once."""
+    sha256 = sha256_file(gguf)
+    folder = cache_folder() / "models" / f"{gguf.stem}-{sha256[:16]}-v{CONVERSION_VERSION}"
+    if folder.is_dir():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(folder.parent / f".{folder.name}.lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise UsageError(
+            f"the cache folder {cache_folder()} cannot be written ({error.strerror}); set SELFINSTRUCT_CACHE to another"
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            _convert(gguf, sha256, folder)
+    return folder
+
+
+def _convert(gguf: Path, sha256: str, folder: Path) -> None:
+    """Convert, under the lock; the folder appears whole or not at all."""
+    logger.info("converting %s to fp32 safetensors in %s, once", gguf.name, folder)
+    # Always the same name, so that what a killed process left is removed by the next.
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with _no_progress_bars():
+            _write_converted(gguf, sha256, partial)
+        for file in partial.iterdir():
+            with open(file, "rb+") as written:
+                os.fsync(written.fileno())
+        partial.replace(folder)
+    except Exception as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if _is_out_of_space(error):
+            raise Error(
+                f"no space left for the converted {gguf.name} in {folder.parent}; free some, or set SELFINSTRUCT_CACHE "
+                "to another folder"
+            ) from error
+        if isinstance(error, Error | OSError):
+            raise
+        raise InputError(f"cannot be converted: {_first_line(error)}", path=gguf) from error
+
+
+def _is_out_of_space(error: Exception) -> bool:
+    """Also through safetensors, which writes from Rust and tells the operating system's code in its text only."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return getattr(error, "errno", None) in codes or any(f"(os error {code})" in str(error) for code in codes)
+
+
+def _write_converted(gguf: Path, sha256: str, folder: Path) -> None:
+    import torch
+    from gguf import GGUFReader
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    fields = GGUFReader(gguf).fields
+    options = {"gguf_file": gguf.name, "local_files_only": True}
+    # The progress bar of the dequantising is none of those that transformers can switch off.
+    with redirect_stderr(io.StringIO()):
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True), **options
+        )
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
+    pre = fields.get("tokenizer.ggml.pre")
+    _mend(tokenizer, pre.contents() if pre else None)
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    config = read_json(folder / "config.json")
+    config.pop("_model_name_or_path", None)
+    config["_name_or_path"] = PUBLIC_NAME if sha256 == WEIGHTS_SHA256 else gguf.stem
+    write_json(folder / "config.json", config)
+
+
+def _mend(tokenizer: PreTrainedTokenizerBase, pre: str | None) -> None:
+    r"""Split text before BPE as llama.cpp does: transformers does not read the file's `tokenizer.ggml.pre`.
+
+    "smollm" splits off each digit (\p{N}) and then as GPT-2 does (llama.cpp, src/llama-vocab.cpp,
+    LLAMA_VOCAB_PRE_TYPE_SMOLLM).
+    """
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+
+    if pre == "smollm":
+        tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
+            [Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)]
+        )
+    elif pre not in (None, "default", "llama-bpe"):
+        logger.warning("the tokenizer of this GGUF file splits text by '%s', which the conversion may get wrong", pre)

@@ -1,0 +1,126 @@
+"""The scored answers of an evaluation: their file, and how they are grouped for means and comparisons."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from selfinstruct.errors import InputError, UsageError
+from selfinstruct.files import first_problem, read_jsonl
+
+PREDICTIONS = "predictions.jsonl"
+PARTIAL = "predictions.partial.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A model's answer to one item; a line of predictions.jsonl.
+
+    Attributes:
+        prompt: The exact rendered text, special tokens included.
+        prediction: The answer; of an item with options, the option with the largest log-likelihood.
+        option_scores: Summed log-likelihood of each option; empty when the answer was generated.
+        score: 0 to 1.
+        stop: What ended a generated answer: "eos", or "length" when it was cut; None with options.
+        truncated: Whether it was cut.
+    """
+
+    item: str
+    task: str
+    cluster: str
+    prompt: str
+    prediction: str
+    references: tuple[str, ...]
+    options: tuple[str, ...]
+    option_scores: tuple[float, ...]
+    metric: str
+    score: Annotated[float, Field(ge=0, le=1)]
+    stop: Literal["eos", "length"] | None
+    truncated: bool
+
+
+_ADAPTER = TypeAdapter(Prediction)
+
+
+def _prediction(values: dict[str, Any], path: Path, line: int) -> Prediction:
+    try:
+        return _ADAPTER.validate_python(values)
+    except ValidationError as error:
+        field, problem = first_problem(error)
+        raise InputError(problem, path=path, line=line, field=field, remedy="evaluate again") from error
+
+
+@contextmanager
+def partial_file(folder: Path) -> Iterator[tuple[dict[str, Prediction], IO[str]]]:
+    """Predictions of an unfinished evaluation by item, and the file to append more to; a torn last line is dropped.
+
+    Raises:
+        InputError: For a wrong line.
+        UsageError: When another process is appending.
+    """
+    path = folder / PARTIAL
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another process is evaluating into {folder}; wait for it or give another --out"
+            ) from error
+        written = path.read_bytes()
+        whole = written[: written.rfind(b"\n") + 1]
+        os.truncate(path, len(whole))
+        rows = [_prediction(json.loads(line), path, n) for n, line in enumerate(whole.splitlines(), start=1)]
+        yield {row.item: row for row in rows}, file
+
+
+def read_predictions(folder: Path) -> dict[str, Prediction]:
+    """Read the predictions of a finished evaluation, by item.
+
+    Raises:
+        InputError: When the folder holds none, the evaluation is unfinished, or a line is wrong.
+    """
+    path = folder / PREDICTIONS
+    if not path.exists():
+        if (folder / PARTIAL).exists():
+            raise InputError(
+                "holds an unfinished evaluation",
+                path=folder,
+                remedy="run the same `finetune evaluate` again to finish it",
+            )
+        problem = f"holds no {PREDICTIONS}" if folder.is_dir() else "no such folder"
+        raise InputError(problem, path=folder, remedy="give a folder that `finetune evaluate --out` wrote")
+    predictions: dict[str, Prediction] = {}
+    for line, values in read_jsonl(path):
+        prediction = _prediction(values, path, line)
+        if prediction.item in predictions:
+            raise InputError(
+                f"'{prediction.item}' is there twice", path=path, line=line, field="item", remedy="evaluate again"
+            )
+        predictions[prediction.item] = prediction
+    if not predictions:
+        raise InputError("holds no prediction", path=path, remedy="evaluate again")
+    return predictions
+
+
+def grouped(predictions: Iterable[Prediction], key: Callable[[Prediction], str]) -> dict[str, list[Prediction]]:
+    """Predictions by a name, in the order in which the names first come."""
+    groups: dict[str, list[Prediction]] = {}
+    for prediction in predictions:
+        groups.setdefault(key(prediction), []).append(prediction)
+    return groups
+
+
+def metric_of(group: Iterable[Prediction]) -> str:
+    """The metric of a group; of several "accuracy + exact_match", whose mean is that of all scores, 0 to 1 each.
+
+    A cluster is judged whole, since apart its few items of each metric would show nothing.
+    """
+    return " + ".join(sorted({prediction.metric for prediction in group}))

@@ -1,0 +1,229 @@
+"""`finetune train`: instruction data to a LoRA adapter.
+
+The order of things: read and check everything, compare with what the folder holds, and only then write and train.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from finetune.card import card
+from finetune.config import TrainConfig
+from finetune.folder import (
+    BaseRecord,
+    BatchingRecord,
+    TemplateRecord,
+    TrainingFolder,
+    TrainRecord,
+    TrainSummary,
+    publish,
+)  # fmt: skip
+from finetune.models import ModelSource, load_tokenizer, resolve
+from finetune.rows import TrainingData, prepare
+from selfinstruct.errors import UsageError
+from selfinstruct.files import write_json, write_text
+from selfinstruct.render import Renderer, renderer_for
+
+VERSIONED = ("selfinstruct", "torch", "transformers", "peft", "accelerate", "tokenizers")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPlan:
+    """What --dry-run found: everything was read and checked, nothing was trained or written.
+
+    Attributes:
+        steps: Optimizer steps, over all epochs.
+        tokens, supervised_tokens: Of one epoch.
+    """
+
+    rows_used: int
+    rows_dropped: dict[str, int]
+    eval_rows: int
+    eval_rows_dropped: dict[str, int]
+    steps: int
+    tokens: int
+    supervised_tokens: int
+    trainable_parameters: int
+    template: str
+    template_sha256: str
+
+
+def train(config: TrainConfig) -> TrainSummary | TrainPlan:
+    """Train a LoRA adapter on instruction data.
+
+    The same command resumes what was interrupted; with a finished training it gives that summary again.
+
+    Returns:
+        What the training came to; with `dry_run` what it would be.
+
+    Raises:
+        InputError: For a file or a row that cannot be used.
+        UsageError: For settings that cannot work, and for a folder with other files or another training.
+        Interrupted: After SIGINT or SIGTERM; a checkpoint is kept.
+        Error: When the training diverged, or left the adapter as it was.
+    """
+    if config.report_to != "none" and find_spec(config.report_to) is None:
+        raise UsageError(f"--report-to {config.report_to} needs the package {config.report_to}: pip install it")
+    folder = TrainingFolder(config.out)
+    folder.check_place()
+    batching = _batching(config)
+    source = resolve(config.model)
+    tokenizer = load_tokenizer(source)
+    has_no_chat_template = config.template == "auto" and not tokenizer.chat_template
+    renderer = renderer_for(tokenizer, "alpaca" if has_no_chat_template else config.template)
+    data = prepare(config, renderer, tokenizer)
+    steps = _steps(config, len(data.rows), batching)
+
+    if config.dry_run:
+        return _plan(config, source, renderer, data, steps)
+    record = _record(config, source, renderer, batching, data)
+    folder.check(record)
+    if summary := folder.finished():
+        logger.warning("%s holds this training already, finished", config.out)
+        return summary
+
+    from finetune.trainer import fit, save_adapter
+
+    training = fit(config, source, data, batching, steps, folder, begin=lambda: folder.start(record))
+    last = training.lines[-1]
+    summary = TrainSummary(
+        rows_used=len(data.rows),
+        rows_dropped=dict(data.dropped),
+        eval_rows=len(data.eval_rows),
+        eval_rows_dropped=dict(data.eval_dropped),
+        steps=steps,
+        tokens=last["tokens"],
+        supervised_tokens=last["supervised_tokens"],
+        trainable_parameters=training.trainable_parameters,
+        train_loss=training.train_loss,
+        eval_loss_before=training.eval_loss_before,
+        eval_loss=last.get("eval_loss"),
+        tokens_per_s=last["tokens"] / last["elapsed_s"],
+        supervised_tokens_per_s=last["supervised_tokens"] / last["elapsed_s"],
+        mfu=training.mfu,
+        elapsed_s=last["elapsed_s"],
+        template_sha256=renderer.sha256,
+    )
+    if _is_main_process():
+        partial = folder.path / ".adapter.partial"
+        save_adapter(training.model, tokenizer, partial)
+        write_json(
+            partial / "selfinstruct.json",
+            {
+                "template": renderer.name,
+                "template_sha256": renderer.sha256,
+                "base": {"name": record.base.public_name, "weights_sha256": record.base.weights_sha256},
+            },
+        )
+        write_text(partial / "README.md", card(record, summary))
+        publish(partial, folder.adapter)
+        folder.finish(summary)
+    return summary
+
+
+def describe(result: TrainSummary | TrainPlan) -> str:
+    """The result of `train` in words."""
+    dropped = "".join(f", {n} dropped ({reason})" for reason, n in result.rows_dropped.items())
+    rows = (
+        f"{result.rows_used} rows{dropped}; {result.steps} steps; {result.trainable_parameters:,} parameters to train"
+    )
+    if isinstance(result, TrainPlan):
+        return (
+            f"would train on {rows}\n"
+            f"{result.tokens:,} tokens an epoch, {result.supervised_tokens:,} of them supervised; "
+            f"{result.eval_rows} evaluation rows; template {result.template} ({result.template_sha256[:16]})"
+        )
+    evaluation = (
+        ""
+        if result.eval_loss_before is None or result.eval_loss is None
+        else f"evaluation loss {result.eval_loss_before:.4f} -> {result.eval_loss:.4f} on {result.eval_rows} rows\n"
+    )
+    return (
+        f"trained on {rows}\n{evaluation}"
+        f"training loss {result.train_loss:.4f}; {result.tokens_per_s:.0f} tokens/s, {result.elapsed_s:.0f} s"
+    )
+
+
+def _batching(config: TrainConfig) -> BatchingRecord:
+    """Divide an optimizer step among devices and forward passes.
+
+    Raises:
+        UsageError: When it does not divide evenly.
+    """
+    import torch
+
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    per_device, rest = divmod(config.batch_size, processes)
+    if rest:
+        raise UsageError(f"--batch-size {config.batch_size} is not divisible by the {processes} processes")
+    micro_batch_size = config.micro_batch_size or (per_device if torch.cuda.is_available() else 1)
+    if per_device % micro_batch_size:
+        raise UsageError(
+            f"--batch-size {config.batch_size} on {processes} processes is not divisible by --micro-batch-size "
+            f"{micro_batch_size}"
+        )
+    return BatchingRecord(
+        processes=processes, micro_batch_size=micro_batch_size, accumulation_steps=per_device // micro_batch_size
+    )
+
+
+def _steps(config: TrainConfig, n_rows: int, batching: BatchingRecord) -> int:
+    """Optimizer steps of the whole training; the last one of an epoch may have fewer rows."""
+    micro_batches = math.ceil(n_rows / (batching.micro_batch_size * batching.processes))
+    steps = math.ceil(config.epochs * math.ceil(micro_batches / batching.accumulation_steps))
+    return min(steps, config.max_steps or steps)
+
+
+def _plan(config: TrainConfig, source: ModelSource, renderer: Renderer, data: TrainingData, steps: int) -> TrainPlan:
+    from finetune.trainer import trainable_parameters
+
+    return TrainPlan(
+        rows_used=len(data.rows),
+        rows_dropped=dict(data.dropped),
+        eval_rows=len(data.eval_rows),
+        eval_rows_dropped=dict(data.eval_dropped),
+        steps=steps,
+        tokens=sum(len(row.input_ids) for row in data.rows),
+        supervised_tokens=sum(row.supervised_tokens for row in data.rows),
+        trainable_parameters=trainable_parameters(config, source),
+        template=renderer.name,
+        template_sha256=renderer.sha256,
+    )
+
+
+def _record(
+    config: TrainConfig, source: ModelSource, renderer: Renderer, batching: BatchingRecord, data: TrainingData
+) -> TrainRecord:
+    return TrainRecord(
+        config=config.model_dump(mode="json", exclude_none=True),
+        base=BaseRecord(
+            name=source.name,
+            location=source.location,
+            public_name=source.public_name,
+            revision=source.revision,
+            weights_sha256=source.weights_sha256,
+        ),
+        template=TemplateRecord(name=renderer.name, sha256=renderer.sha256),
+        batching=batching,
+        versions={"python": platform.python_version(), **{name: _version(name) for name in VERSIONED}},
+        files=list(data.files),
+    )
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"
+
+
+def _is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"

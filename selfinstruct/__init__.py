@@ -1,0 +1,46 @@
+"""Generate an instruction data set from seed tasks through an LLM API, filtered for novelty by ROUGE-L.
+
+One function a command, of the same name; each takes its configuration and returns its result:
+
+    from selfinstruct import GenerateConfig, generate
+    summary = generate(GenerateConfig(out=Path("runs/first"), num_instructions=24))
+
+Names are imported when they are first used, so that importing the package is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from selfinstruct.checkup import DoctorConfig as DoctorConfig
+    from selfinstruct.checkup import doctor as doctor
+    from selfinstruct.formats import ExportConfig as ExportConfig
+    from selfinstruct.formats import export as export
+    from selfinstruct.generation import GenerateConfig as GenerateConfig
+    from selfinstruct.generation import generate as generate
+    from selfinstruct.recipe import DemoConfig as DemoConfig
+    from selfinstruct.recipe import RunConfig as RunConfig
+    from selfinstruct.recipe import demo as demo
+    from selfinstruct.recipe import run as run
+    from selfinstruct.report_page import ReportConfig as ReportConfig
+    from selfinstruct.report_page import report as report
+    from selfinstruct.run_status import StatusConfig as StatusConfig
+    from selfinstruct.run_status import status as status
+
+_HOMES = {
+    "generation": ("generate", "GenerateConfig"),
+    "run_status": ("status", "StatusConfig"),
+    "formats": ("export", "ExportConfig"),
+    "report_page": ("report", "ReportConfig"),
+    "checkup": ("doctor", "DoctorConfig"),
+    "recipe": ("run", "RunConfig", "demo", "DemoConfig"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"selfinstruct.{module}"), name)
+    raise AttributeError(f"module 'selfinstruct' has no attribute '{name}'")

@@ -1,0 +1,45 @@
+"""The program `selfinstruct`: generate a data set, look at it, hand it on, or run everything from one recipe."""
+
+from __future__ import annotations
+
+import sys
+
+from selfinstruct.command import LazyCommand, LazyGroup, run_program
+
+GROUP = LazyGroup(
+    {
+        "run": LazyCommand(
+            "selfinstruct.recipe", "run", "RunConfig", "Generate, train, evaluate, compare and report from one recipe.",
+            arguments=("recipe",),
+        ),
+        "demo": LazyCommand("selfinstruct.recipe", "demo", "DemoConfig", "Run everything on the embedded model."),
+        "generate": LazyCommand(
+            "selfinstruct.generation", "generate", "GenerateConfig", "Generate an instruction data set through an LLM API."
+        ),
+        "status": LazyCommand(
+            "selfinstruct.run_status", "status", "StatusConfig", "Show progress, yield and cost of a run.", arguments=("run",)
+        ),
+        "export": LazyCommand(
+            "selfinstruct.export", "export", "ExportConfig", "Write a run's data set in another format.",
+            arguments=("run",),
+        ),
+        "report": LazyCommand(
+            "selfinstruct.report", "report", "ReportConfig", "Write one HTML page about a run.",
+            arguments=("run", "others"),
+        ),
+        "doctor": LazyCommand(
+            "selfinstruct.doctor", "doctor", "DoctorConfig", "Say what this machine has, what is missing, what to do."
+        ),
+    },
+    help="Generate an instruction data set from a few seed tasks through an LLM API, filtered for novelty by ROUGE-L.",
+    distribution="selfinstruct",
+)  # fmt: skip
+
+
+def main() -> None:
+    """Run the program and end with its exit code."""
+    sys.exit(run_program(GROUP, "selfinstruct"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,401 @@
+"""Between a prompt and a completion: the OpenAI client, retries, the budget and the ledger.
+
+`Teacher.ask` is all that strategies see. Errors of the client are converted once, in `_converted`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import json
+import logging
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import anyio
+import openai
+import stamina
+
+from selfinstruct.budget import Budget, max_prompt_tokens
+from selfinstruct.errors import (
+    AuthenticationError,
+    Error,
+    PermanentError,
+    StoppedEarly,
+    TransientError,
+    UsageError,
+)
+from selfinstruct.files import digest
+from selfinstruct.ledger import Ledger
+from selfinstruct.parsing import without_thinking
+from selfinstruct.records import Completion, Endpoint, Prompt
+
+logger = logging.getLogger(__name__)
+
+# What a model that refuses max_tokens (a reasoning model) may think per request, unless --thinking-tokens says otherwise.
+DEFAULT_THINKING_TOKENS = 2048
+_OPTIONAL = ("temperature", "top_p", "presence_penalty", "stop", "seed")
+_TRANSIENT_STATUS = (408, 409, 425, 429)
+_FIRST_WAIT_S, _MAX_WAIT_S, _JITTER_S = 0.5, 30.0, 1.0
+_KEY = re.compile(r"\b(sk|pk|key|gsk|hf)[-_][\w*.-]{6,}")
+_PARAMETER = re.compile(r"['\"`](max_tokens|temperature|top_p|presence_penalty|stop|seed)['\"`]")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where requests go, and how.
+
+    Attributes:
+        model: The model's name there.
+        base_url: Up to and including "/v1".
+        api_key: None for a server that asks for none.
+        key_name: Environment variable that holds the key, for error messages.
+        endpoint: "chat" or "completions".
+        timeout_s: Longest wait for one reply.
+        outage_s: How long a request is asked again before the endpoint counts as lost.
+        thinking_tokens: Tokens for thinking on top of each answer's; None for `DEFAULT_THINKING_TOKENS` once the
+            model turns out to be a reasoning model, 0 before.
+        seed: Sent along where the server is known to take it; None to leave it out.
+    """
+
+    model: str
+    base_url: str
+    api_key: str | None = field(repr=False)
+    key_name: str
+    endpoint: Endpoint
+    timeout_s: float
+    outage_s: float
+    thinking_tokens: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    text: str
+    finish_reason: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+
+class Teacher:
+    """Answers prompts, from the ledger where it can.
+
+    Args:
+        server: Where requests go.
+        ledger: Keeps every attempt and completion.
+        budget: Bounds requests and money.
+        concurrency: Most requests in flight.
+        config_key: Identifies the configuration that shapes the data.
+    """
+
+    def __init__(self, server: Server, ledger: Ledger, budget: Budget, concurrency: int, config_key: str) -> None:
+        self._server, self._ledger, self._budget, self._config_key = server, ledger, budget, config_key
+        self._limiter = anyio.CapacityLimiter(concurrency)
+        self._dialect = _Dialect(server.thinking_tokens)
+        self._first = anyio.Lock()
+        self._answered = ledger.requests().completed > 0
+        self._in_flight: set[anyio.CancelScope] = set()
+        # The client would look for OPENAI_API_KEY by itself when none is given.
+        self._client = openai.AsyncOpenAI(
+            base_url=server.base_url,
+            api_key=server.api_key or "none",
+            max_retries=0,
+            timeout=server.timeout_s,
+            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are under way."""
+        return len(self._in_flight)
+
+    def abort(self) -> None:
+        """Let a cancellation reach the requests in flight, which otherwise finish and are stored."""
+        for scope in self._in_flight:
+            scope.shield = False
+
+    async def ask(self, slot: int, step: str, prompt: Prompt) -> Completion:
+        """The completion of a prompt: the stored one, else a new one.
+
+        Args:
+            slot: The slot that asks.
+            step: What is asked within the slot; unique there.
+
+        Returns:
+            The completion; one with finish_reason "error" where the endpoint refuses this one request for good.
+
+        Raises:
+            AuthenticationError: The key is refused.
+            CapReached: A cap could be passed.
+            StoppedEarly: The endpoint stayed away for `outage_s`, or the account is out of credit.
+            UsageError: The endpoint refuses every request: wrong model, wrong URL.
+        """
+        request = asdict(prompt)
+        prompt_key = digest([self._config_key, slot, step, request], 24)
+        if stored := self._ledger.completion(prompt_key):
+            return stored
+        async with self._limiter:
+            if self._answered:
+                return await self._ask_until_answered(prompt_key, slot, step, prompt, request)
+            # One request alone shows whether key, model and parameters are right, before many find out.
+            async with self._first:
+                completion = await self._ask_until_answered(prompt_key, slot, step, prompt, request)
+                self._answered = True
+                return completion
+
+    async def _ask_until_answered(
+        self, prompt_key: str, slot: int, step: str, prompt: Prompt, request: Mapping[str, Any]
+    ) -> Completion:
+        try:
+            async for attempt in stamina.retry_context(
+                on=_wait_before_retry, attempts=None, timeout=self._server.outage_s,
+                wait_initial=_FIRST_WAIT_S, wait_max=_MAX_WAIT_S, wait_jitter=_JITTER_S,
+            ):  # fmt: skip
+                with attempt:
+                    return await self._attempt_in_dialect(prompt_key, slot, step, prompt, request)
+        except TransientError as error:
+            raise StoppedEarly(
+                f"{_host(self._server.base_url)} gave no answer for {self._server.outage_s:g} s ({error}); everything so"
+                " far is kept, and the same command resumes"
+            ) from error
+        raise AssertionError("stamina ends with a result or an error")
+
+    async def _attempt_in_dialect(
+        self, prompt_key: str, slot: int, step: str, prompt: Prompt, request: Mapping[str, Any]
+    ) -> Completion:
+        """One attempt, repeated without a parameter that the endpoint turns out to refuse."""
+        while True:
+            body = self._dialect.body(prompt, self._server)
+            try:
+                return await self._attempt(prompt_key, slot, step, prompt, request, body)
+            except PermanentError as error:
+                if self._dialect.has_alternative(error.parameter, body):
+                    self._dialect.learn(error.parameter)
+                    logger.info("the endpoint refuses %s for this model; going on without", error.parameter)
+                    continue
+                if not self._answered:
+                    raise UsageError(
+                        f"{_host(self._server.base_url)} refuses the first request: {error}. Check --model, --base-url"
+                        " and --endpoint"
+                    ) from error
+                raise
+
+    async def _attempt(
+        self, prompt_key: str, slot: int, step: str, prompt: Prompt, request: Mapping[str, Any], body: dict[str, Any]
+    ) -> Completion:  # fmt: skip
+        text = "".join(message["content"] for message in prompt.messages)
+        max_completion = body.get("max_tokens") or body.get("max_completion_tokens") or 0
+        reserved = self._budget.reserve(max_prompt_tokens(text), max_completion)
+        # From here on the request is finished and stored even when the run is stopping: it may cost money already.
+        with self._uninterrupted():
+            attempt = await self._ledger.begin_attempt(prompt_key, slot, reserved)
+            started = time.monotonic()
+            try:
+                reply = await self._send(body)
+            except PermanentError as error:
+                cost = self._budget.release(reserved)
+                if self._dialect.has_alternative(error.parameter, body) or not self._answered:
+                    await self._ledger.fail_attempt(attempt, str(error), cost, time.monotonic() - started)
+                    raise
+                completion = _completion(prompt_key, _Reply("", "error", 0, 0), str(error))
+            except TransientError as error:
+                # A reply may have been made and billed, unless the endpoint said that it refused.
+                cost = self._budget.settle(reserved, *((0, 0) if error.retry_after_s is not None else (None, None)))
+                await self._ledger.fail_attempt(attempt, str(error), cost, time.monotonic() - started)
+                raise
+            except Error as error:
+                cost = self._budget.release(reserved)
+                await self._ledger.fail_attempt(attempt, str(error), cost, time.monotonic() - started)
+                raise
+            except anyio.get_cancelled_exc_class():
+                cost = self._budget.settle(reserved, None, None)
+                with anyio.CancelScope(shield=True):
+                    await self._ledger.fail_attempt(attempt, "aborted", cost, time.monotonic() - started)
+                raise
+            else:
+                cost = self._budget.settle(reserved, reply.prompt_tokens, reply.completion_tokens)
+                completion = _completion(prompt_key, self._dialect.cut(reply, prompt), None)
+            seconds = time.monotonic() - started
+            await self._ledger.complete_attempt(attempt, completion, slot, step, request, cost, seconds)
+            return completion
+        raise anyio.get_cancelled_exc_class()()  # the scope swallowed an abort
+
+    @contextlib.contextmanager
+    def _uninterrupted(self) -> Iterator[None]:
+        with anyio.CancelScope(shield=True) as scope:
+            self._in_flight.add(scope)
+            try:
+                yield
+            finally:
+                self._in_flight.discard(scope)
+
+    async def _send(self, body: dict[str, Any]) -> _Reply:
+        path = "/chat/completions" if self._server.endpoint == "chat" else "/completions"
+        try:
+            response: Any = await self._client.post(path, body=body, cast_to=_raw_response_type())
+        except openai.OpenAIError as error:
+            raise _converted(error, self._server) from error
+        try:
+            return _parsed(json.loads(response.content))
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise TransientError(f"malformed reply ({type(error).__name__})") from error
+
+
+def _raw_response_type() -> Any:
+    """The class that makes the client hand over the reply as it came, without building models of it."""
+    import httpx2
+
+    return httpx2.Response
+
+
+class _Dialect:
+    """What an endpoint turned out not to take. Reasoning models want max_completion_tokens and refuse sampling."""
+
+    def __init__(self, thinking_tokens: int | None) -> None:
+        self._thinking_tokens = thinking_tokens
+        self._refused: set[str] = set()
+
+    def body(self, prompt: Prompt, server: Server) -> dict[str, Any]:
+        """The request for a prompt."""
+        body: dict[str, Any] = {"model": server.model}
+        if server.endpoint == "chat":
+            body["messages"] = list(prompt.messages)
+        else:
+            body["prompt"] = prompt.messages[-1]["content"]
+        if "max_tokens" in self._refused:
+            thinking = DEFAULT_THINKING_TOKENS if self._thinking_tokens is None else self._thinking_tokens
+            body["max_completion_tokens"] = prompt.max_tokens + thinking
+        else:
+            body["max_tokens"] = prompt.max_tokens + (self._thinking_tokens or 0)
+        optional = {
+            "temperature": prompt.temperature,
+            "top_p": prompt.top_p if prompt.top_p < 1 else None,
+            "presence_penalty": prompt.presence_penalty or None,
+            "stop": list(prompt.stop) or None,
+            "seed": server.seed,
+        }
+        return body | {k: v for k, v in optional.items() if v is not None and k not in self._refused}
+
+    def has_alternative(self, parameter: str | None, body: Mapping[str, Any]) -> bool:
+        """Whether a request can be made without a parameter that was refused in it."""
+        return parameter in body and parameter in (*_OPTIONAL, "max_tokens")
+
+    def learn(self, parameter: str | None) -> None:
+        """Leave a parameter out from now on."""
+        if parameter:
+            self._refused.add(parameter)
+
+    def cut(self, reply: _Reply, prompt: Prompt) -> _Reply:
+        """End a reply where its stop strings would have ended it, if the endpoint refuses them."""
+        if "stop" not in self._refused:
+            return reply
+        ends = [reply.text.find(stop) for stop in prompt.stop if stop in reply.text]
+        if not ends:
+            return reply
+        return _Reply(reply.text[: min(ends)], "stop", reply.prompt_tokens, reply.completion_tokens)
+
+
+def _completion(prompt_key: str, reply: _Reply, error: str | None) -> Completion:
+    key = digest([prompt_key, reply.text, reply.finish_reason], 24)
+    tokens = reply.prompt_tokens or 0, reply.completion_tokens or 0
+    return Completion(prompt_key, key, reply.text, reply.finish_reason, *tokens, error)
+
+
+def _parsed(values: Any) -> _Reply:
+    choice = values["choices"][0]
+    text = choice["message"]["content"] if "message" in choice else choice["text"]
+    if isinstance(text, list):
+        text = "".join(part.get("text", "") for part in text)
+    usage = values.get("usage") or {}
+    return _Reply(
+        without_thinking(text or ""),
+        choice.get("finish_reason") or "stop",
+        _count(usage.get("prompt_tokens")),
+        _count(usage.get("completion_tokens")),
+    )
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None
+
+
+def _wait_before_retry(error: Exception) -> bool | float:
+    """stamina's hook: True for its own back-off, seconds where the endpoint named them, False to give up."""
+    if not isinstance(error, TransientError):
+        return False
+    return True if error.retry_after_s is None else max(error.retry_after_s, 0.01)
+
+
+def _converted(error: openai.OpenAIError, server: Server) -> Error:
+    """An error of the client as one of ours, without secrets."""
+    if isinstance(error, openai.APITimeoutError):
+        return TransientError(f"no reply within {server.timeout_s:g} s")
+    if isinstance(error, openai.APIConnectionError):
+        return TransientError(_redacted(f"{error} {error.__cause__ or ''}".strip(), server))
+    if not isinstance(error, openai.APIStatusError):
+        return TransientError(_redacted(str(error), server))
+    message = _redacted(f"{error.status_code}: {_said(error)}", server)
+    code = str(error.code or "")
+    if error.status_code in (401, 403):
+        remedy = f"set a valid key in {server.key_name}" if server.api_key else f"no key was sent: set {server.key_name}"
+        return AuthenticationError(f"{_host(server.base_url)} refuses the key ({message}); {remedy}")
+    if error.status_code == 404:
+        return UsageError(
+            f"{_host(server.base_url)} knows no model '{server.model}' or no such path ({message}); check --model,"
+            " --base-url (it usually ends in /v1) and --endpoint"
+        )
+    if "quota" in code or "billing" in code or error.status_code == 402:
+        return StoppedEarly(f"the account at {_host(server.base_url)} is out of credit ({message}); top up and resume")
+    if error.status_code in _TRANSIENT_STATUS or error.status_code >= 500:
+        return TransientError(message, _retry_after(error.response.headers))
+    if 300 <= error.status_code < 400:
+        return UsageError(f"{_host(server.base_url)} redirects, which is not followed with a key; check --base-url")
+    return PermanentError(message, _refused_parameter(error))
+
+
+def _said(error: openai.APIStatusError) -> str:
+    body = error.body
+    said = body.get("message") if isinstance(body, dict) else None
+    return str(said or error.response.text or error.response.reason_phrase)[:500]
+
+
+def _refused_parameter(error: openai.APIStatusError) -> str | None:
+    if error.param:
+        return str(error.param)
+    named = _PARAMETER.search(_said(error))
+    return named[1] if named else None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a Retry-After header asks for (RFC 9110: seconds or a date), or None."""
+    with contextlib.suppress(KeyError, ValueError):
+        return float(headers["retry-after-ms"]) / 1000
+    value = headers.get("retry-after", "")
+    with contextlib.suppress(ValueError):
+        return max(float(value), 0.0)
+    with contextlib.suppress(ValueError, TypeError):
+        return max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
+    return None
+
+
+def _redacted(text: str, server: Server) -> str:
+    if server.api_key:
+        text = text.replace(server.api_key, "[key]")
+    return _KEY.sub("[key]", text)
+
+
+def _host(base_url: str) -> str:
+    return urlsplit(base_url).netloc.rpartition("@")[2]
+
+
+def default_endpoint(model: str) -> Literal["chat", "completions"]:
+    """The endpoint that suits a model: the embedded one, small as it is, continues a list better than it chats."""
+    return "completions" if model == "embedded" else "chat"

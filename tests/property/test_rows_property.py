@@ -1,0 +1,48 @@
+"""Whatever a row says, exactly its answer and the end of it are learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from finetune.rows import InstructionRow, encode
+from finetune.trainer import IGNORED, collate
+from selfinstruct.errors import InputError
+from selfinstruct.render import renderer_for
+from tests.tiny import build_tiny_llama
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40).filter(lambda text: "<" not in text)
+SPOKEN = TEXT.filter(lambda text: bool(text.strip()))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
+    folder: Path = build_tiny_llama(tmp_path_factory.mktemp("tiny"))
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.tuples(SPOKEN, TEXT, SPOKEN), min_size=1, max_size=4), template=st.sampled_from(["chat", "alpaca"])
+)
+def test_the_mask_covers_exactly_the_completion(
+    tokenizer: PreTrainedTokenizerBase, rows: list[tuple[str, str, str]], template: str
+) -> None:
+    renderer = renderer_for(tokenizer, template)
+    try:
+        encoded, dropped = encode([InstructionRow(*row, "here") for row in rows], renderer, tokenizer, 10_000)
+    except InputError:  # the answer merges with the template's last token, which is refused
+        assume(False)
+    assert not dropped
+    batch = collate(encoded)
+    for labels, row, one in zip(batch["labels"], rows, encoded, strict=True):
+        learnt = labels[labels != IGNORED]
+        assert tokenizer.decode(learnt) == renderer.completion(*row)
+        assert tokenizer.decode(one.input_ids[: one.prompt_length]) == renderer.prompt(*row[:2])
+        assert learnt.tolist().count(tokenizer.eos_token_id) == 1
+        assert learnt[-1] == tokenizer.eos_token_id
+        assert len(learnt) == one.supervised_tokens
