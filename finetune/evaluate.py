@@ -222,9 +222,16 @@ def _context_length(source: ModelSource) -> int | None:
     """Most tokens that the model takes; None where its configuration sets no limit."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(
-        source.location, revision=source.revision or "main", local_files_only=source.is_local, trust_remote_code=False
-    )
+    try:
+        config = AutoConfig.from_pretrained(
+            source.location,
+            revision=source.revision or "main",
+            local_files_only=source.is_local,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError) as error:
+        problem = str(error).splitlines()[0]
+        raise UsageError(f"the configuration of {source.name} cannot be used: {problem}") from error
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 

@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -209,13 +210,16 @@ def load_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
     try:
         config = PeftConfig.from_pretrained(str(adapter))
         config.inference_mode = True
-        tuned = PeftModelForCausalLM(model, config)
+        with warnings.catch_warnings():
+            # PEFT's own use of what transformers renamed.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            tuned = PeftModelForCausalLM(model, config)
         result = tuned.load_adapter(str(adapter), "default", torch_device=str(model.device))
     except SafetensorError as error:
-        raise InputError(f"is broken: {_first_line(error)}", path=adapter / "adapter_model.safetensors") from error
+        raise InputError(f"is broken: {_short(error)}", path=adapter / "adapter_model.safetensors") from error
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         raise InputError(
-            f"does not fit {model.name_or_path}: {_first_line(error)}", path=adapter, remedy="give --model its base"
+            f"does not fit {model.name_or_path}: {_short(error)}", path=adapter, remedy="give --model its base"
         ) from error
     if strangers := [*result.missing_keys, *result.unexpected_keys]:
         raise InputError(
@@ -258,9 +262,9 @@ def _reading(source: ModelSource, what: str) -> Iterator[None]:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise _unreadable(source, what, _first_line(error)) from error
+            raise _unreadable(source, what, _short(error)) from error
         except (ValueError, TypeError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-            raise _unreadable(source, what, _first_line(error)) from error
+            raise _unreadable(source, what, _short(error)) from error
 
 
 def _unreadable(source: ModelSource, what: str, problem: str) -> UsageError:
@@ -273,8 +277,10 @@ def _unreadable(source: ModelSource, what: str, problem: str) -> UsageError:
     )
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _short(error: BaseException) -> str:
+    """The first line of a message, and the second where the first only announces it."""
+    first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return f"{first} {rest[0]}" if first.endswith(":") and rest else first
 
 
 @contextmanager
@@ -332,7 +338,7 @@ def _convert(gguf: Path, sha256: str, folder: Path) -> None:
             ) from error
         if isinstance(error, Error | OSError):
             raise
-        raise InputError(f"cannot be converted: {_first_line(error)}", path=gguf) from error
+        raise InputError(f"cannot be converted: {_short(error)}", path=gguf) from error
 
 
 def _is_out_of_space(error: Exception) -> bool:

@@ -123,14 +123,14 @@ def option_log_likelihoods(model: Any, items: Sequence[EncodedOptions]) -> list[
     row_item = torch.tensor([i for i, item in enumerate(items) for _ in item.continuations], device=model.device)
     targets = _right_padded(options, model.device)  # (option, token)
     log_probs = _log_probs(first[row_item, None], targets[:, :1])
-    if (n_fed := targets.shape[1] - 1) > 0:
+    fed = targets[:, :-1]
+    if fed.shape[1]:
         cache.batch_select_indices(row_item)
-        steps = torch.arange(n_fed, device=model.device)
-        is_fed = steps < n_tokens[:, None] - 1
         logits = model(
-            input_ids=targets[:, :-1],
-            attention_mask=torch.cat([mask[row_item], is_fed.long()], dim=1),
-            position_ids=mask.sum(dim=1)[row_item, None] + steps,
+            input_ids=fed,
+            # Padding comes after the options, where no token of theirs looks.
+            attention_mask=torch.cat([mask[row_item], torch.ones_like(fed)], dim=1),
+            position_ids=mask.sum(dim=1)[row_item, None] + torch.arange(fed.shape[1], device=model.device),
             past_key_values=cache,
         ).logits
         log_probs = torch.cat([log_probs, _log_probs(logits, targets[:, 1:])], dim=1)

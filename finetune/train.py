@@ -133,7 +133,7 @@ def describe(result: TrainSummary | TrainPlan) -> str:
     """The result of `train` in words."""
     dropped = "".join(f", {n} dropped ({reason})" for reason, n in result.rows_dropped.items())
     rows = (
-        f"{result.rows_used} rows{dropped}; {result.steps} steps; {result.trainable_parameters:,} parameters to train"
+        f"{result.rows_used} rows{dropped}; {result.steps} steps; {result.trainable_parameters:,} trainable parameters"
     )
     if isinstance(result, TrainPlan):
         return (

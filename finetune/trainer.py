@@ -128,10 +128,10 @@ def fit(
     with Progress("step", steps, done, shown=is_main) as progress, _stop_on_signals() as stop:
         recorder = _Recorder(trainer, folder, lines, progress, stop)
         trainer.add_callback(recorder)
-        if done < steps:
+        if checkpoint and done == steps:  # stopped between the last step and the end
+            trainer.restore(checkpoint[1])
+        else:
             trainer.train(resume_from_checkpoint=str(checkpoint[1]) if checkpoint else None)
-        else:  # stopped between the last step and the end
-            trainer.restore(checkpoint[1])  # type: ignore[index]
     if trainer.state.global_step < steps:
         raise Interrupted(f"stopped after step {trainer.state.global_step} of {steps}; the same command resumes")
     history = trainer.state.log_history

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 Point = tuple[float, float]
-WIDTH, HEIGHT = 480.0, 220.0
-# Room for the labels of the axes.
-LEFT, RIGHT, TOP, BOTTOM = 44.0, 12.0, 12.0, 40.0
 MAX_POINTS = 160
 
 
 @dataclass(frozen=True, slots=True)
 class LineChart:
-    """A curve in a frame of WIDTH x HEIGHT, with ticks as (place, label) and marked points."""
+    """A curve, ticks as (place, label), and marked points, on a canvas of width x height.
+
+    The axes run from left to right and from bottom to top; labels stand outside.
+    """
+
+    width: ClassVar[float] = 480
+    height: ClassVar[float] = 220
+    left: ClassVar[float] = 44
+    right: ClassVar[float] = 468
+    top: ClassVar[float] = 12
+    bottom: ClassVar[float] = 180
 
     curve: tuple[Point, ...]
     x_ticks: tuple[tuple[float, str], ...]
@@ -24,7 +32,7 @@ class LineChart:
 
 
 def line_chart(points: Sequence[Point], marks: Sequence[Point] = ()) -> LineChart:
-    """Place a curve and marks in their common frame; many points are averaged down to at most MAX_POINTS.
+    """Place a curve and marks on common axes; many points are averaged down to at most MAX_POINTS.
 
     Args:
         points: (x, y), at least one, x ascending.
@@ -32,20 +40,20 @@ def line_chart(points: Sequence[Point], marks: Sequence[Point] = ()) -> LineChar
     """
     averaged = averages(points, MAX_POINTS)
     shown = [*averaged, *marks]
-    xs, ys = [x for x, _ in shown], [y for _, y in shown]
-    x_ticks, y_ticks = ticks(min(xs), max(xs), 6), ticks(min(ys), max(ys), 5)
-    x_low, x_high = min(*xs, x_ticks[0]), max(*xs, x_ticks[-1])
-    y_low, y_high = min(*ys, y_ticks[0]), max(*ys, y_ticks[-1])
+    x_low, x_high = _range(x for x, _ in shown)
+    y_ticks = ticks(*_range(y for _, y in shown), 5)
 
     def x_place(x: float) -> float:
-        return round(LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT), 1)
+        share = (x - x_low) / (x_high - x_low)
+        return round(LineChart.left + share * (LineChart.right - LineChart.left), 1)
 
     def y_place(y: float) -> float:
-        return round(HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM), 1)
+        share = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
+        return round(LineChart.bottom - share * (LineChart.bottom - LineChart.top), 1)
 
     return LineChart(
         curve=tuple((x_place(x), y_place(y)) for x, y in averaged),
-        x_ticks=tuple((x_place(tick), f"{tick:g}") for tick in x_ticks),
+        x_ticks=tuple((x_place(tick), f"{tick:g}") for tick in ticks(x_low, x_high, 6) if x_low <= tick <= x_high),
         y_ticks=tuple((y_place(tick), f"{tick:g}") for tick in y_ticks),
         marks=tuple((x_place(x), y_place(y)) for x, y in marks),
     )
@@ -58,20 +66,25 @@ def averages(points: Sequence[Point], most: int) -> list[Point]:
     return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
 
 
+def _range(values: Iterable[float]) -> tuple[float, float]:
+    """Least and largest; a single value gets room around it."""
+    listed = list(values)
+    low, high = min(listed), max(listed)
+    return (low, high) if low < high else (low - 0.5, high + 0.5)
+
+
 def ticks(low: float, high: float, most: int) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) within or around [low, high], two at least.
+    """Round numbers, 1, 2 or 5 times a power of ten apart, the first at or below low, the last at or above high.
 
     After Heckbert, "Nice numbers for graph labels", Graphics Gems, 1990.
+
+    Args:
+        low: Start of the range.
+        high: Its end, above low.
+        most: Numbers that would span the range exactly; rounding outwards may add one.
     """
-    if high <= low:
-        low, high = low - 0.5, low + 0.5
     rough = (high - low) / (most - 1)
     magnitude = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(index * step, 12) for index in range(first, last + 1)]
-
-
-def evenly(n: int, most: int) -> list[int]:
-    """Indices below n, first and last among them, evenly spread, at most so many (2 or more)."""
-    return list(range(n)) if n <= most else [index * (n - 1) // (most - 1) for index in range(most)]

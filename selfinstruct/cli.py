@@ -20,11 +20,11 @@ GROUP = LazyGroup(
             "selfinstruct.run_status", "status", "StatusConfig", "Show progress, yield and cost of a run.", arguments=("run",)
         ),
         "export": LazyCommand(
-            "selfinstruct.export", "export", "ExportConfig", "Write a run's data set in another format.",
+            "selfinstruct.formats", "export", "ExportConfig", "Write a run's data set in another format.",
             arguments=("run",),
         ),
         "report": LazyCommand(
-            "selfinstruct.report", "report", "ReportConfig", "Write one HTML page about a run.",
+            "selfinstruct.report_page", "report", "ReportConfig", "Write one HTML page about a run.",
             arguments=("run", "others"),
         ),
         "doctor": LazyCommand(

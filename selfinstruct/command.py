@@ -231,6 +231,9 @@ def _load_config(context: click.Context, parameter: click.Parameter, path: Path 
         return None
     values = read_toml(path)
     known = {p.name for p in context.command.params} - {"config_file", "print_config", "as_json"}
+    section = values.get((context.command.name or "").replace("-", "_"))
+    if isinstance(section, dict):  # a recipe, or another file with a section for each command
+        values = section
     values = {key.replace("-", "_"): value for key, value in values.items()}
     for key in values:
         if key not in known:

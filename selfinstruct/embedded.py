@@ -150,13 +150,15 @@ def _open_log(log: Path | None) -> IO[bytes]:
 @contextmanager
 def _process(settings: _Settings, messages: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     """The server's process; ended on the way out, by force if need be."""
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "selfinstruct.embedded", json.dumps(asdict(settings))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=messages,
         # -m looks for modules here first; in the user's folder, files could hide them.
         cwd=Path(__file__).resolve().parent.parent,
+        # On a busy machine, OpenMP threads that spin at barriers instead of sleeping take an order of magnitude longer.
+        env={"OMP_WAIT_POLICY": "passive", **os.environ},
         # A session of its own keeps the terminal's Ctrl-C away: requests in flight may still be wanted.
         start_new_session=True,
     )
@@ -222,8 +224,7 @@ def _serve(settings: _Settings) -> NoReturn:
     params.n_ctx = settings.n_parallel * settings.n_ctx_per_slot
     for cpu in (params.cpuparams, params.cpuparams_batch):
         cpu.n_threads = settings.threads
-        # Waiting threads sleep: spinning ones slow a busy machine down by more than an order of magnitude.
-        cpu.poll = 0
+        cpu.poll = 0  # as OMP_WAIT_POLICY, for builds without OpenMP
     try:
         server = Server(params)
     except RuntimeError:

@@ -35,12 +35,14 @@ from selfinstruct.parsing import without_thinking
 from selfinstruct.records import Completion, Endpoint, Prompt
 
 logger = logging.getLogger(__name__)
+stamina.instrumentation.set_on_retry_hooks(())  # the teacher says itself what it asks again, and why
 
 # What a model that refuses max_tokens (a reasoning model) may think per request, unless --thinking-tokens says otherwise.
 DEFAULT_THINKING_TOKENS = 2048
 _OPTIONAL = ("temperature", "top_p", "presence_penalty", "stop", "seed")
 _TRANSIENT_STATUS = (408, 409, 425, 429)
 _FIRST_WAIT_S, _MAX_WAIT_S, _JITTER_S = 0.5, 30.0, 1.0
+_FIRST_ANSWER_S = 60.0  # an endpoint that has never answered is more likely a wrong address than an outage
 _KEY = re.compile(r"\b(sk|pk|key|gsk|hf)[-_][\w*.-]{6,}")
 _PARAMETER = re.compile(r"['\"`](max_tokens|temperature|top_p|presence_penalty|stop|seed)['\"`]")
 
@@ -98,6 +100,7 @@ class Teacher:
         self._dialect = _Dialect(server.thinking_tokens)
         self._first = anyio.Lock()
         self._answered = ledger.requests().completed > 0
+        self._warned = False
         self._in_flight: set[anyio.CancelScope] = set()
         # The client would look for OPENAI_API_KEY by itself when none is given.
         self._client = openai.AsyncOpenAI(
@@ -154,17 +157,18 @@ class Teacher:
     async def _ask_until_answered(
         self, prompt_key: str, slot: int, step: str, prompt: Prompt, request: Mapping[str, Any]
     ) -> Completion:
+        patience_s = self._server.outage_s if self._answered else min(self._server.outage_s, _FIRST_ANSWER_S)
         try:
             async for attempt in stamina.retry_context(
-                on=_wait_before_retry, attempts=None, timeout=self._server.outage_s,
+                on=_wait_before_retry, attempts=None, timeout=patience_s,
                 wait_initial=_FIRST_WAIT_S, wait_max=_MAX_WAIT_S, wait_jitter=_JITTER_S,
             ):  # fmt: skip
                 with attempt:
                     return await self._attempt_in_dialect(prompt_key, slot, step, prompt, request)
         except TransientError as error:
             raise StoppedEarly(
-                f"{_host(self._server.base_url)} gave no answer for {self._server.outage_s:g} s ({error}); everything so"
-                " far is kept, and the same command resumes"
+                f"{_host(self._server.base_url)} gave no answer for {patience_s:g} s ({error}); everything so far is kept,"
+                " and the same command resumes"
             ) from error
         raise AssertionError("stamina ends with a result or an error")
 
@@ -209,6 +213,8 @@ class Teacher:
             except TransientError as error:
                 # A reply may have been made and billed, unless the endpoint said that it refused.
                 cost = self._budget.settle(reserved, *((0, 0) if error.retry_after_s is not None else (None, None)))
+                logger.log(logging.INFO if self._warned else logging.WARNING, "asking again after an error: %s", error)
+                self._warned = True
                 await self._ledger.fail_attempt(attempt, str(error), cost, time.monotonic() - started)
                 raise
             except Error as error:

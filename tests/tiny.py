@@ -76,10 +76,15 @@ def build_tiny_llama(
                 num_key_value_heads=1,
                 max_position_embeddings=512,
                 tie_word_embeddings=True,
+                initializer_range=0.1,
                 bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
             )
         )
+    # As they come, no token could get a high probability from so narrow a model, and an adapter, which leaves the
+    # embeddings as they are, could learn nothing.
+    model.get_input_embeddings().weight.data *= 4
+    # Not earlier: the embedding of a padding token starts as zero, and here it is the end-of-sequence token's.
+    model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
     return folder

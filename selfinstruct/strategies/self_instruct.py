@@ -1,9 +1,10 @@
 """Self-Instruct (Wang et al., 2023): instruction, then whether it is classification, then an instance.
 
 Structure and constants after `bootstrap_instructions.py`, `identify_clf_or_not.py` and `generate_instances.py`; the
-wording is this project's. Deviations: top_p and presence penalty of the first step suit smaller models too (the
-original's 0.5 and 2.0 were made for the GPT-3 of 2022), stops cannot cut a number inside an answer, demonstrations of
-the later steps come from the run's own seed tasks, and a task that a filter is certain to reject is not completed.
+wording is this project's. Deviations: milder sampling (top_p 0.9 and presence penalty 1 for the list, 0.5 for
+instances; the original's 0.5, 2 and 1.5 were made for the GPT-3 of 2022), stops cannot cut a number inside an answer,
+demonstrations of the later steps come from the run's own seed tasks, one instance a task, and a task that a filter is
+certain to reject is not completed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from selfinstruct.strategies import Slot, unparsable
 
 N_HUMAN, N_MACHINE = 6, 2
 N_CLASSIFICATION_DEMONSTRATIONS, N_INSTANCE_DEMONSTRATIONS = 8, 5
-_MAX_DEMONSTRATION_CHARACTERS = 400
+_MAX_DEMONSTRATION_CHARACTERS = 360
 
 
 async def propose(slot: Slot) -> list[Candidate]:
@@ -69,9 +70,10 @@ async def complete(
         rejection = Verdict("truncated", "the answer reached its token limit")
     elif reply.finish_reason in ("error", "content_filter"):
         rejection = Verdict("unparsable", reply.error or "the endpoint's content filter ended the reply")
-    # A plain completion goes on where the prompt ended, after the first label.
-    text = f"{_lead(is_classification)} {reply.text}" if slot.endpoint == "completions" else reply.text
-    instance = output_first(text) if is_classification else input_first(text)
+    parse = output_first if is_classification else input_first
+    # A plain completion goes on after the label that the prompt ended with, and so do some chat models.
+    continued = parse(f"{_lead(is_classification)} {reply.text}")
+    instance = continued if slot.endpoint == "completions" else parse(reply.text) or continued
     if instance is None and rejection is None:
         rejection = Verdict("unparsable", f"no instance found: {reply.text[:200]!r}")
     instances = (instance,) if instance else ()
@@ -107,7 +109,8 @@ def instructions_prompt(slot: Slot, shown: Sequence[Example]) -> Prompt:
         messages=({"role": "user", "content": text},),
         max_tokens=min(1024, 96 * slot.tasks_per_request),
         temperature=0.7,
-        top_p=0.95,
+        top_p=0.9,
+        presence_penalty=1.0,
         stop=stop,
         demonstrations=tuple(task.id for task in shown),
     )
@@ -151,7 +154,7 @@ def instance_prompt(slot: Slot, instruction: str, is_classification: bool) -> Pr
         ({"role": "user", "content": text},),
         max_tokens=slot.max_output_tokens,
         temperature=0.0,
-        presence_penalty=1.5,
+        presence_penalty=0.5,
         stop=("\nTask:",),
     )
 

@@ -26,6 +26,12 @@ SEED = {
 }
 
 
+CHAT = (
+    "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{{ eos_token if m['role'] == 'assistant' }}{% endfor %}"
+    "{{ '[assistant]' if add_generation_prompt }}"
+)
+
+
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(build_tiny_llama(tmp_path_factory.mktemp("tiny")))
@@ -35,9 +41,6 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBa
 def bos_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
     folder = build_tiny_llama(tmp_path_factory.mktemp("tiny_bos"), bos=True, chat_template="{{ bos_token }}" + CHAT)
     return AutoTokenizer.from_pretrained(folder)
-
-
-CHAT = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{{ eos_token if m['role'] == 'assistant' }}{% endfor %}{{ '[assistant]' if add_generation_prompt }}"  # noqa: E501
 
 
 def row(instruction: str = "Say it.", input: str = "", output: str = "It.") -> InstructionRow:

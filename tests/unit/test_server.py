@@ -73,8 +73,9 @@ def test_stop_and_limit_and_usage(ask, server):
     [
         ("Task: Classify this fable.\nIs it classification?", " Yes"),
         ("Task: Rewrite this fable.\nIs it classification?", " No"),
-        ("Task: A\nClass label: B\n\nTask: Classify this fable.\n", "Class label: "),
-        ("Task: Rewrite this fable.\n", "Example 1\n"),
+        ("Task: Classify this fable.\nClass label:", " "),
+        ("Task: Rewrite this fable.\nInput:", " We found"),
+        ("Now write tasks 4 to 6.", "Here they are:\n\n4. "),
         ("1. Instruction: Count to ten.\n1. Input:\n<noinput>\n1. Output:\n1 2\n###\n2. Instruction:", " "),
     ],
 )

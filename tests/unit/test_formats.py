@@ -6,8 +6,8 @@ import pytest
 
 from selfinstruct.dataset import dataset_rows
 from selfinstruct.errors import InputError, UsageError
-from selfinstruct.export import ExportConfig, describe, export
 from selfinstruct.files import write_jsonl
+from selfinstruct.formats import ExportConfig, describe, export
 from selfinstruct.records import Example, Instance
 
 EXAMPLES = (
