@@ -40,7 +40,8 @@ logger = logging.getLogger(__name__)
 EMBEDDED = "embedded"
 # Part of the name of a converted folder; raise it when the conversion changes, so that old copies are left alone.
 CONVERSION_VERSION = 1
-_HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+_HUB_NAME = re.compile(r"(?P<name>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+_PUBLIC_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def resolve(model: str) -> ModelSource:
         return _from_folder(model, _converted(path))
     if path.is_dir():
         return _from_folder(model, path.resolve())
-    if (hub := _HUB_NAME.fullmatch(model)) and not model.startswith("."):
+    if hub := _HUB_NAME.fullmatch(model):
         return ModelSource(model, hub["name"], hub["name"], hub["revision"])
     if "/" in model or path.suffix == ".gguf":
         raise InputError("no such file or folder", path=model, remedy="check the path")
@@ -114,7 +115,7 @@ def _from_folder(name: str, folder: Path) -> ModelSource:
         raise InputError("holds no config.json, so it is no model", path=folder, remedy=remedy)
     values = read_json(config)
     recorded = values.get("_name_or_path") if isinstance(values, dict) else None
-    is_public = isinstance(recorded, str) and _HUB_NAME.fullmatch(recorded) and not recorded.startswith(".")
+    is_public = isinstance(recorded, str) and _PUBLIC_NAME.fullmatch(recorded)
     return ModelSource(name, str(folder), str(recorded) if is_public else folder.name)
 
 
@@ -153,11 +154,16 @@ def load_model(source: ModelSource, *, dtype: torch.dtype | None = None) -> PreT
         dtype = torch.bfloat16 if has_bf16 else torch.float32
     with _reading(source, "the model"):
         model, loaded = AutoModelForCausalLM.from_pretrained(
-            source.location, dtype=dtype, use_safetensors=True, output_loading_info=True, **_safe_options(source)
-        )
+            source.location, dtype=dtype, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
+            **_safe_options(source),
+        )  # fmt: skip
+    # In the place of weights that are missing or misshapen, transformers goes on with random ones.
+    if mismatched := sorted(name for name, *_ in loaded["mismatched_keys"]):
+        raise _unreadable(source, "the model", f"{mismatched[0]} has not the shape that config.json asks for")
     if missing := sorted(loaded["missing_keys"]):
-        # transformers would go on with random weights in their place.
-        raise _unreadable(source, "the model", f"lacks {len(missing)} weights, {missing[0]} the first")
+        raise _unreadable(source, "the model", f"lacks {len(missing)} weights, {missing[0]} among them")
+    if unused := sorted(loaded["unexpected_keys"]):
+        logger.warning("%s: %d weights are not used, %s among them", source.name, len(unused), unused[0])
     model.name_or_path = model.config._name_or_path = source.public_name
     return model
 
@@ -223,7 +229,7 @@ def load_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
         ) from error
     if strangers := [*result.missing_keys, *result.unexpected_keys]:
         raise InputError(
-            f"does not fit {model.name_or_path}: {len(strangers)} weights have no match, {strangers[0]} the first",
+            f"does not fit {model.name_or_path}: {len(strangers)} weights have no match, {strangers[0]} among them",
             path=adapter, remedy="give --model its base",
         )  # fmt: skip
     return tuned
@@ -253,17 +259,13 @@ def recorded_template(adapter: Path) -> str | None:
 
 @contextmanager
 def _reading(source: ModelSource, what: str) -> Iterator[None]:
-    """Convert what transformers raises for files it cannot use, and keep its progress bars off stderr."""
-    from safetensors import SafetensorError
-
-    with _no_progress_bars():
+    """Convert whatever transformers raises for files that it cannot use, and keep it off stderr."""
+    with _quiet():
         try:
             yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        except Exception as error:
+            if isinstance(error, MemoryError) or _is_out_of_space(error):
                 raise
-            raise _unreadable(source, what, _short(error)) from error
-        except (ValueError, TypeError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             raise _unreadable(source, what, _short(error)) from error
 
 
@@ -280,19 +282,22 @@ def _unreadable(source: ModelSource, what: str, problem: str) -> UsageError:
 def _short(error: BaseException) -> str:
     """The first line of a message, and the second where the first only announces it."""
     first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return f"{first} {rest[0]}" if first.endswith(":") and rest else first
+    return (f"{first} {rest[0]}" if first.endswith(":") and rest else first).rstrip(" .")
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars and reports: what matters in them is raised or logged here."""
     from transformers.utils import logging as transformers_logging
 
-    were_on = transformers_logging.is_progress_bar_enabled()
+    had_bars, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
-        if were_on:
+        transformers_logging.set_verbosity(verbosity)
+        if had_bars:
             transformers_logging.enable_progress_bar()
 
 
@@ -323,7 +328,7 @@ def _convert(gguf: Path, sha256: str, folder: Path) -> None:
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        with _no_progress_bars():
+        with _quiet():
             _write_converted(gguf, sha256, partial)
         for file in partial.iterdir():
             with open(file, "rb+") as written:

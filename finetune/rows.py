@@ -212,7 +212,7 @@ def encode(
         and "too_long".
 
     Raises:
-        InputError: When the tokens of a prompt are not the first tokens of the whole row, since what is learnt would
+        InputError: When the tokens of a prompt cannot be made the first tokens of the whole row; what is learnt would
             then not follow what the model is given later.
         UsageError: When the tokenizer does not know its own end-of-sequence token.
     """
@@ -225,24 +225,42 @@ def encode(
         else:
             usable.append(row)
     prompts = [renderer.prompt(row.instruction, row.input) for row in usable]
-    texts = [
-        prompt + renderer.completion(row.instruction, row.input, row.output)
-        for prompt, row in zip(prompts, usable, strict=True)
-    ]
+    completions = [renderer.completion(row.instruction, row.input, row.output) for row in usable]
+    texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
     encoded = []
-    for row, prompt_ids, ids in zip(usable, _ids(tokenizer, prompts), _ids(tokenizer, texts), strict=True):
+    for row, completion, prompt_ids, ids in zip(
+        usable, completions, _ids(tokenizer, prompts), _ids(tokenizer, texts), strict=True
+    ):
         if ids[: len(prompt_ids)] != prompt_ids:
-            raise InputError(
-                "the first tokens of the answer merge with the last ones of the prompt, so the answer cannot be told "
-                "from the prompt",
-                path=row.place, field="output", remedy="use another --template, or mend or remove the row",
-            )  # fmt: skip
+            ids = _joined(tokenizer, prompt_ids, completion, ids, row.place)
         training_row = TrainingRow(tuple(ids), len(prompt_ids))
         if reason := _unlearnable(training_row, tokenizer.eos_token_id, max_length):
             dropped[reason] += 1
         else:
             encoded.append(training_row)
     return encoded, dict(dropped)
+
+
+def _joined(tokenizer: Any, prompt_ids: list[int], completion: str, whole: list[int], place: str) -> list[int]:
+    """Tokens of prompt and completion, each by itself, for a row whose text has no token boundary between them.
+
+    In "### Response:- one" a tokenizer may read ":-" as one token. What a model is given later is the prompt alone,
+    which ends with ":", so the answer that follows has to start with "-" in training too.
+
+    Raises:
+        InputError: When the parts do not add up to the text of the whole, as with tokenizers that put a space before
+            every text.
+    """
+    ids = [*prompt_ids, *_ids(tokenizer, [completion])[0]]
+    if tokenizer.decode(ids) != tokenizer.decode(whole):
+        raise InputError(
+            "the first tokens of the answer merge with the last ones of the prompt, so the answer cannot be told from "
+            "the prompt",
+            path=place,
+            field="output",
+            remedy="use another --template, or mend or remove the row",
+        )
+    return ids
 
 
 def _unusable(row: InstructionRow, kept_out: frozenset[str]) -> str | None:

@@ -12,7 +12,9 @@ Price = Callable[[int, int], float]  # (prompt tokens, completion tokens) -> US 
 _OVERHEAD_TOKENS = 64
 
 
-def price_of(model: str, base_url: str, input_usd_per_mtok: float | None, output_usd_per_mtok: float | None) -> Price | None:
+def price_of(
+    model: str, base_url: str, input_usd_per_mtok: float | None, output_usd_per_mtok: float | None
+) -> Price | None:
     """The price of a model at an endpoint: the user's own figures, else the offline table of genai-prices.
 
     Returns:
@@ -34,7 +36,7 @@ def price_of(model: str, base_url: str, input_usd_per_mtok: float | None, output
 
 
 def max_prompt_tokens(text: str) -> int:
-    """An upper bound of a prompt's tokens without its tokenizer: a token of any byte-level tokenizer is at least a byte."""
+    """An upper bound of a prompt's tokens without its tokenizer: a byte-level tokenizer's token is at least a byte."""
     return len(text.encode("utf-8", "replace")) + _OVERHEAD_TOKENS
 
 
@@ -50,7 +52,8 @@ class Budget:
     """
 
     def __init__(
-        self, price: Price | None, max_cost_usd: float | None, max_requests: int | None, spent_usd: float, n_requests: int
+        self, price: Price | None, max_cost_usd: float | None, max_requests: int | None,
+        spent_usd: float, n_requests: int,
     ) -> None:  # fmt: skip
         self._price, self._max_cost_usd, self._max_requests = price, max_cost_usd, max_requests
         self.spent_usd, self.reserved_usd, self.n_requests = spent_usd, 0.0, n_requests
@@ -76,7 +79,9 @@ class Budget:
         self.reserved_usd += worst or 0.0
         return worst
 
-    def settle(self, reserved_usd: float | None, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:
+    def settle(
+        self, reserved_usd: float | None, prompt_tokens: int | None, completion_tokens: int | None
+    ) -> float | None:
         """Replace a reservation by what the reply cost.
 
         Args:

@@ -80,7 +80,7 @@ class DoctorReport:
     checks: tuple[Check, ...]
 
 
-def doctor(config: DoctorConfig) -> DoctorReport:  # noqa: ARG001
+def doctor(config: DoctorConfig) -> DoctorReport:
     """Say what this machine has, what is missing, and what to do about it.
 
     Nothing is changed, downloaded or sent; of keys it is only said whether they are set.

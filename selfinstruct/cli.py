@@ -14,10 +14,12 @@ GROUP = LazyGroup(
         ),
         "demo": LazyCommand("selfinstruct.recipe", "demo", "DemoConfig", "Run everything on the embedded model."),
         "generate": LazyCommand(
-            "selfinstruct.generation", "generate", "GenerateConfig", "Generate an instruction data set through an LLM API."
+            "selfinstruct.generation", "generate", "GenerateConfig",
+            "Generate an instruction data set through an LLM API.",
         ),
         "status": LazyCommand(
-            "selfinstruct.run_status", "status", "StatusConfig", "Show progress, yield and cost of a run.", arguments=("run",)
+            "selfinstruct.run_status", "status", "StatusConfig", "Show progress, yield and cost of a run.",
+            arguments=("run",),
         ),
         "export": LazyCommand(
             "selfinstruct.formats", "export", "ExportConfig", "Write a run's data set in another format.",
@@ -28,7 +30,7 @@ GROUP = LazyGroup(
             arguments=("run", "others"),
         ),
         "doctor": LazyCommand(
-            "selfinstruct.doctor", "doctor", "DoctorConfig", "Say what this machine has, what is missing, what to do."
+            "selfinstruct.checkup", "doctor", "DoctorConfig", "Say what this machine has, what is missing, what to do."
         ),
     },
     help="Generate an instruction data set from a few seed tasks through an LLM API, filtered for novelty by ROUGE-L.",

@@ -138,7 +138,7 @@ class LazyGroup(click.Group):
         self._lazy = dict(commands)
         click.version_option(package_name=distribution, message="%(prog)s %(version)s")(self)
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:
         """The names as given, not sorted: they follow the order of the work."""
         return list(self._lazy)
 
@@ -220,10 +220,14 @@ def _common_options() -> list[click.Parameter]:
         ),
         click.Option(["--print-config"], is_flag=True, help="Print the resolved options as TOML and end."),
         click.Option(["--json", "as_json"], is_flag=True, help="Print the result as one JSON object."),
-        click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=_set_level(logging.ERROR), help="Only errors."),
-        click.Option(["-v", "--verbose"], is_flag=True, expose_value=False, callback=_set_level(logging.INFO), help="Say more."),
-        click.Option(["--debug"], is_flag=True, expose_value=False, callback=_set_level(logging.DEBUG), help="Say everything, with tracebacks."),
+        _level_option(["-q", "--quiet"], logging.ERROR, "Only errors."),
+        _level_option(["-v", "--verbose"], logging.INFO, "Say more."),
+        _level_option(["--debug"], logging.DEBUG, "Say everything, with tracebacks."),
     ]  # fmt: skip
+
+
+def _level_option(flags: list[str], level: int, help: str) -> click.Option:
+    return click.Option(flags, is_flag=True, expose_value=False, callback=_set_level(level), help=help)
 
 
 def _load_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -292,9 +296,7 @@ def run_program(group: click.Group, program: str, args: Sequence[str] | None = N
     except MemoryError as error:
         return _fail("out of memory; use a smaller model or batch", 1, error, arguments)
     except Exception as error:
-        return _fail(
-            f"unexpected {type(error).__name__}: {error} (a defect; --debug shows where)", 1, error, arguments
-        )
+        return _fail(f"unexpected {type(error).__name__}: {error} (a defect; --debug shows where)", 1, error, arguments)
 
 
 def _fail(message: str, code: int, error: BaseException, arguments: Iterable[str]) -> int:

@@ -96,9 +96,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     with open_text(path) as file:
         try:
-            return tomllib.loads(file.read())
+            values: dict[str, Any] = tomllib.loads(file.read())
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"is not valid TOML: {error}", path=path) from error
+        return values
 
 
 def to_toml(values: Mapping[str, Any]) -> str:

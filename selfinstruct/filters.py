@@ -1,7 +1,7 @@
 """The heuristic filters: each one a pure decision, cheap ones first.
 
-After Self-Instruct's `bootstrap_instructions.py` and `prepare_for_finetuning.py` and Alpaca's `generate_instruction.py`;
-where this differs, the line says so. A filter gives the reason for a rejection, or None.
+After `bootstrap_instructions.py` and `prepare_for_finetuning.py` of Self-Instruct and `generate_instruction.py` of
+Alpaca; where this differs, the line says so. A filter gives the reason for a rejection, or None.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ _KEYWORDS = re.compile(
 )
 # Where those words ask for nothing beyond text. (The originals drop "draw a conclusion" too.)
 _HARMLESS = re.compile(
-    r"\bdraw (?:(?:a|an|any|the|your|some) )?(?:\w+ )?(?:conclusions?|inferences?|parallels?|comparisons?|attention|inspiration)\b"
+    r"\bdraw (?:(?:a|an|any|the|your|some) )?(?:\w+ )?"
+    r"(?:conclusions?|inferences?|parallels?|comparisons?|attention|inspiration)\b"
     r"|\bplot (?:of|twist|summary|holes?)\b|\b(?:story|novel|film|movie|book)'?s? plot\b|\b(?:the|a) plot\b",
     re.I,
 )

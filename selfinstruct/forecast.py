@@ -58,7 +58,16 @@ def _sample_slot(config: GenerateConfig, seeds: Sequence[Example]) -> Slot:
 
     assert config.endpoint and config.tasks_per_request
     return Slot(
-        number=0, rng=Random(config.seed), run_rng=lambda purpose: Random(f"{config.seed}/{purpose}"),  # noqa: S311
-        seeds=seeds, accepted=(), ask=ask, screen=lambda instruction: None, strategy=config.strategy, model=config.model,
-        endpoint=config.endpoint, tasks_per_request=config.tasks_per_request, max_output_tokens=config.max_output_tokens,
-    )  # fmt: skip
+        number=0,
+        rng=Random(config.seed),  # noqa: S311
+        run_rng=lambda purpose: Random(f"{config.seed}/{purpose}"),  # noqa: S311
+        seeds=seeds,
+        accepted=(),
+        ask=ask,
+        screen=lambda instruction: None,
+        strategy=config.strategy,
+        model=config.model,
+        endpoint=config.endpoint,
+        tasks_per_request=config.tasks_per_request,
+        max_output_tokens=config.max_output_tokens,
+    )

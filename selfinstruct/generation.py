@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,23 +40,45 @@ class GenerateConfig(Config):
     seeds: Path | None = Field(None, description="Seed tasks (JSONL); the shipped 175 by default.")
     strategy: StrategyName = Field("self-instruct", description="How tasks come to be.")
     num_instructions: int = Field(100, gt=0, description="Accepted tasks wanted.")
-    model: str = Field("embedded", min_length=1, description="'embedded' runs the local model; else the endpoint's name of a model.")
+    model: str = Field(
+        "embedded", min_length=1, description="'embedded' runs the local model; else the endpoint's name of a model."
+    )
     base_url: str | None = Field(None, description="OpenAI-compatible endpoint, up to /v1; OpenAI's own by default.")
     api_key_env: str = Field("OPENAI_API_KEY", description="Environment variable that holds the key; '' for none.")
-    endpoint: Literal["chat", "completions"] | None = Field(None, description="Which API; chat, but completions for the embedded model.")
-    concurrency: int | None = Field(None, gt=0, description="Most requests in flight; 32, but 8 for the embedded model.")
-    window: int | None = Field(None, gt=0, description="Slots begun before the oldest is judged; set once, at a run's start.")
+    endpoint: Literal["chat", "completions"] | None = Field(
+        None, description="Which API; chat, but completions for the embedded model."
+    )
+    concurrency: int | None = Field(
+        None, gt=0, description="Most requests in flight; 32, but 8 for the embedded model."
+    )
+    window: int | None = Field(
+        None, gt=0, description="Slots begun before the oldest is judged; set once, at a run's start."
+    )
     seed: int = Field(42, description="Seed of every random choice.")
-    novelty_threshold: float = Field(0.7, ge=0, le=1, description="Reject a task whose ROUGE-L F with any other is above this.")
-    novelty_tokenizer: Literal["rouge", "unicode"] | None = Field(None, description="Tokens to compare; rouge for English, else unicode.")
+    novelty_threshold: float = Field(
+        0.7, ge=0, le=1, description="Reject a task whose ROUGE-L F with any other is above this."
+    )
+    novelty_tokenizer: Literal["rouge", "unicode"] | None = Field(
+        None, description="Tokens to compare; rouge for English, else unicode."
+    )
     language: str = Field("en", min_length=2, description="Language of the data set.")
-    tasks_per_request: int | None = Field(None, gt=0, le=50, description="Tasks asked for at once; 8, but 17 for alpaca.")
+    tasks_per_request: int | None = Field(
+        None, gt=0, le=50, description="Tasks asked for at once; 8, but 17 for alpaca."
+    )
     max_output_tokens: int = Field(350, gt=0, description="Most tokens of one task's input and output (self-instruct).")
-    thinking_tokens: int | None = Field(None, ge=0, description="Tokens for thinking on top, with reasoning models; 2048 when the endpoint proves to have one.")
+    thinking_tokens: int | None = Field(
+        None,
+        ge=0,
+        description="Tokens for thinking on top, with reasoning models; 2048 when the endpoint proves to have one.",
+    )
     max_cost_usd: float | None = Field(None, gt=0, description="Never spend more; the run is kept and can be resumed.")
     max_requests: int | None = Field(None, gt=0, description="Never send more; the run is kept and can be resumed.")
-    input_usd_per_mtok: float | None = Field(None, ge=0, description="Price of a million prompt tokens, instead of the table's.")
-    output_usd_per_mtok: float | None = Field(None, ge=0, description="Price of a million completion tokens, instead of the table's.")
+    input_usd_per_mtok: float | None = Field(
+        None, ge=0, description="Price of a million prompt tokens, instead of the table's."
+    )
+    output_usd_per_mtok: float | None = Field(
+        None, ge=0, description="Price of a million completion tokens, instead of the table's."
+    )
     timeout_s: float = Field(180.0, gt=0, description="Longest wait for one reply.")
     outage_s: float = Field(600.0, gt=0, description="How long to ask again before the endpoint counts as lost.")
     saturation_window: int = Field(200, gt=0, description="Candidates over which the yield is watched.")
@@ -152,7 +173,8 @@ async def _generate(config: GenerateConfig, seeds: list[Any], api_key: str | Non
     try:
         if lost := await ledger.lose_open_attempts():
             logger.warning(
-                "%d request(s) were in flight when the run last ended; they may have been billed and are asked again", lost
+                "%d request(s) were in flight when the run last ended; they may have been billed and are asked again",
+                lost,
             )
         past = ledger.requests()
         budget = Budget(price, config.max_cost_usd, config.max_requests, past.cost_usd or 0.0, past.sent)
@@ -202,8 +224,8 @@ def describe(result: RunSummary | Forecast) -> str:
     rules = ", ".join(f"{rule} {n}" for rule, n in result.rejected.items())
     lines = [
         f"{result.accepted} accepted, {rejected} rejected{f' ({rules})' if rules else ''}",
-        f"{result.requests['sent']} requests, {result.tokens['prompt']} prompt and {result.tokens['completion']} completion"
-        f" tokens, {_cost_text(result.cost_usd)}, {result.elapsed_s:.0f} s",
+        f"{result.requests['sent']} requests, {result.tokens['prompt']} prompt and {result.tokens['completion']}"
+        f" completion tokens, {_cost_text(result.cost_usd)}, {result.elapsed_s:.0f} s",
         f"data set: {Path(result.run) / 'dataset.jsonl'}",
     ]
     return "\n".join(lines)
@@ -252,13 +274,13 @@ def _api_key(config: GenerateConfig) -> str | None:
     if not key:
         if config.base_url == OPENAI_URL or named:
             raise AuthenticationError(
-                f"no key: set the environment variable {config.api_key_env}, or run the local model with --model embedded"
+                f"no key: set the environment variable {config.api_key_env}, or run the local model: --model embedded"
             )
         return None
     if url.scheme == "http" and url.hostname not in ("localhost", "127.0.0.1", "::1"):
         raise UsageError(
-            f"--base-url: a key must not travel unencrypted to {url.hostname}; use https, or --api-key-env '' for a server"
-            " that needs no key"
+            f"--base-url: a key must not travel unencrypted to {url.hostname}; use https, or --api-key-env '' for a"
+            " server that needs no key"
         )
     logger.warning("endpoint %s, key from %s", url.hostname, config.api_key_env)
     return key
@@ -305,9 +327,9 @@ def _begun(config: GenerateConfig, seeds_sha256: str) -> GenerateConfig:
     recorded = before["generate"] if before else {}
     window = config.window or recorded.get("window") or 2 * config.concurrency
     config = config.model_copy(update={"window": window})
-    now = {"generate": config.model_dump(mode="json", exclude={"dry_run"}), "seeds_sha256": seeds_sha256}
+    options = config.model_dump(mode="json", exclude={"dry_run"})
     if before:
-        differences = _differences(recorded, now["generate"])
+        differences = _differences(recorded, options)
         if before["seeds_sha256"] != seeds_sha256:
             differences.append("seeds: the file's content has changed")
         if config.window != recorded["window"]:
@@ -322,7 +344,7 @@ def _begun(config: GenerateConfig, seeds_sha256: str) -> GenerateConfig:
         _warn_of_versions(before["versions"])
     elif any(config.out.glob("*.sqlite")):
         raise UsageError(f"{config.out} has a ledger but no run.toml; restore it or choose another --out")
-    write_text(path, to_toml({**now, "versions": _versions()}))
+    write_text(path, to_toml({"generate": options, "seeds_sha256": seeds_sha256, "versions": _versions()}))
     return config
 
 
@@ -361,7 +383,9 @@ def _endpoint(config: GenerateConfig) -> Iterator[str]:
     from selfinstruct.embedded import embedded_server
 
     assert config.concurrency
-    with embedded_server(threads=config.threads, n_parallel=config.concurrency, log=config.out / "server.log") as server:
+    with embedded_server(
+        threads=config.threads, n_parallel=config.concurrency, log=config.out / "server.log"
+    ) as server:
         yield server.base_url
 
 

@@ -13,7 +13,7 @@ import json
 import queue
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ CREATE TABLE attempts (           -- every request that was sent, or was about t
   slot           INTEGER NOT NULL,
   started_at     TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
   reserved_usd   REAL,            -- the most it could cost; NULL: price unknown
-  outcome        TEXT,            -- 'completed', 'failed: ...', 'lost' (in flight when the program ended); NULL: in flight
+  outcome        TEXT,            -- 'completed', 'failed: ...', 'lost' (the program ended first); NULL: in flight
   cost_usd       REAL,            -- what it cost by the endpoint's usage figures; as reserved where its fate is unknown
   seconds        REAL
 );
@@ -163,8 +163,15 @@ class Ledger:
         await self._write([_end_attempt(attempt, f"failed: {reason}", cost_usd, seconds)])
 
     async def complete_attempt(
-        self, attempt: int, completion: Completion, slot: int, step: str, request: Any, cost_usd: float | None, seconds: float
-    ) -> None:  # fmt: skip
+        self,
+        attempt: int,
+        completion: Completion,
+        slot: int,
+        step: str,
+        request: Any,
+        cost_usd: float | None,
+        seconds: float,
+    ) -> None:
         """Record a reply, and with it the end of its attempt."""
         c = completion
         row = (c.prompt_key, c.key, slot, step, to_json_line(request), c.text, c.finish_reason, c.error,
@@ -179,9 +186,7 @@ class Ledger:
     async def lose_open_attempts(self) -> int:
         """Mark attempts that were in flight when an earlier process ended, charged as reserved; returns how many."""
         count: int = self._reader.execute("SELECT count(*) FROM attempts WHERE outcome IS NULL").fetchone()[0]
-        await self._write(
-            [("UPDATE attempts SET outcome = 'lost', cost_usd = reserved_usd WHERE outcome IS NULL", ())]
-        )
+        await self._write([("UPDATE attempts SET outcome = 'lost', cost_usd = reserved_usd WHERE outcome IS NULL", ())])
         return count
 
     def requests(self) -> Requests:
@@ -227,7 +232,9 @@ class Ledger:
         for row in self._reader.execute(
             "SELECT id, instruction, instances, is_classification, source, nearest FROM examples ORDER BY position"
         ):
-            yield Example(row[0], row[1], _instances(row[2]), bool(row[3]), source=_source(row[4]), nearest=_near(row[5]))
+            yield Example(
+                row[0], row[1], _instances(row[2]), bool(row[3]), source=_source(row[4]), nearest=_near(row[5])
+            )
 
     def rejected(self) -> Iterator[tuple[Candidate, Verdict]]:
         """The rejected candidates with their verdicts, in order."""
@@ -314,10 +321,17 @@ class _Write:
         return row
 
     def succeed(self, row: int) -> None:
-        self.loop.call_soon_threadsafe(lambda: self.done.cancelled() or self.done.set_result(row))
+        self._soon(lambda: self.done.set_result(row))
 
     def fail(self, error: Exception) -> None:
-        self.loop.call_soon_threadsafe(lambda: self.done.cancelled() or self.done.set_exception(error))
+        self._soon(lambda: self.done.set_exception(error))
+
+    def _soon(self, settle: Callable[[], None]) -> None:
+        def unless_cancelled() -> None:
+            if not self.done.cancelled():
+                settle()
+
+        self.loop.call_soon_threadsafe(unless_cancelled)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from selfinstruct.records import Instance
 
 # "9.", "9)", "**9.**", "Task 9:", "- 9." at the start of a line.
-_NUMBER = re.compile(r"^[ \t]*(?:[-*>#]+[ \t]*)?(?:\*\*)?(?:Task[ \t]+)?(\d{1,3})[ \t]*[.):][ \t]*(?:\*\*)?", re.M | re.I)
+_NUMBER = re.compile(
+    r"^[ \t]*(?:[-*>#]+[ \t]*)?(?:\*\*)?(?:Task[ \t]+)?(\d{1,3})[ \t]*[.):][ \t]*(?:\*\*)?", re.M | re.I
+)
 _FENCE = re.compile(r"^```[a-z]*\n(.*?)\n?```\s*$", re.S | re.I)
-_LABEL = re.compile(r"^[ \t]*(?:\*\*)?(?:#+[ \t]*)?(input|output|class label|label|text|answer)[ \t]*(?:\*\*)?[ \t]*:[ \t]*(?:\*\*)?[ \t]*", re.M | re.I)
+_LABEL = re.compile(
+    r"^[ \t]*(?:\*\*)?(?:#+[ \t]*)?(input|output|class label|label|text|answer)[ \t]*(?:\*\*)?[ \t]*:[ \t]*(?:\*\*)?[ \t]*",
+    re.M | re.I,
+)
 _THINKING = re.compile(r"^\s*<(think|thinking|reasoning)>.*?(?:</\1>|\Z)\s*", re.S | re.I)
 _NO_INPUT = re.compile(r"^[<\[(]?\s*(?:no ?input|none|n/?a|not applicable|empty)\s*[>\])]?\.?$", re.I)
 

@@ -14,6 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +28,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from selfinstruct.command import Config
 from selfinstruct.errors import Error, InputError, Interrupted
 from selfinstruct.files import (
-    digest, read_json, read_toml, sha256_file, shipped, to_toml, validate, write_json, write_text,
+    digest,
+    read_json,
+    read_toml,
+    sha256_file,
+    shipped,
+    to_toml,
+    validate,
+    write_json,
+    write_text,
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -124,7 +133,7 @@ def run(config: RunConfig) -> RunResult:
     _check_sections(config.recipe)
     stages = plan(recipe, config.out)
     if config.dry_run:
-        _forecast(config.recipe)
+        _forecast(recipe)
         return RunResult(str(config.out), {stage.name: stage.command for stage in stages}, "", 0.0)
     started = time.monotonic()
     config.out.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -229,7 +238,7 @@ def plan(recipe: Recipe, folder: Path) -> list[Stage]:
     tasks = tuple(_files(recipe.evaluate.get("tasks") or [str(shipped("heldout"))]))
     eval_data = tuple(_files([recipe.train[name] for name in ("eval_data", "seeds") if name in recipe.train]))
     predictions = (base / "predictions.jsonl", tuned / "predictions.jsonl")
-    compare = folder / "compare.json"
+    compare, page = folder / "compare.json", folder / "report.html"
     return [
         Stage(
             "generate", "selfinstruct", ("generate", *options, "--out", str(run)), recipe.generate,
@@ -249,13 +258,13 @@ def plan(recipe: Recipe, folder: Path) -> list[Stage]:
             {**recipe.evaluate, "model": model[1]}, (*tasks, adapter), (predictions[1], tuned / "summary.json"),
         ),
         Stage(
-            "compare", "finetune", ("compare", str(base), str(tuned), "--out", str(compare)), {},
+            "compare", "finetune", ("compare", str(base), str(tuned), "--out", str(compare), "--overwrite"), {},
             predictions, (compare, folder / "compare.txt"),
         ),
         Stage(
             "report", "selfinstruct",
-            ("report", str(run), str(train), str(base), str(tuned), "--compare", str(compare), "--out", str(folder / "report.html")),
-            {}, (dataset, compare, train / "summary.json"), (folder / "report.html",),
+            ("report", *map(str, (run, train, base, tuned)), "--compare", str(compare), "--out", str(page), "--overwrite"),
+            {}, (dataset, compare, train / "summary.json"), (page,),
         ),
     ]  # fmt: skip
 
@@ -277,12 +286,17 @@ def _check_sections(path: Path) -> None:
             _argv(program, arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
         )
         if checked.returncode:
-            _fail(checked.stderr.strip().removeprefix("error: ") or f"{program} {arguments[0]} failed", checked.returncode)
+            _fail(
+                checked.stderr.strip().removeprefix("error: ") or f"{program} {arguments[0]} failed", checked.returncode
+            )
 
 
-def _forecast(path: Path) -> None:
-    arguments = ("generate", "--config", str(path), "--out", "x", "--dry-run")
-    subprocess.run(_argv("selfinstruct", arguments), stdout=sys.stderr, check=False)  # noqa: S603
+def _forecast(recipe: Recipe) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "recipe.toml"
+        write_text(path, to_toml(recipe.model_dump()))
+        arguments = ("generate", "--config", str(path), "--out", "x", "--dry-run")
+        subprocess.run(_argv("selfinstruct", arguments), stdout=sys.stderr, check=False)  # noqa: S603
 
 
 def _run_stage(stage: Stage, place: str, folder: Path) -> str:
@@ -330,7 +344,9 @@ def _call(stage: Stage, text: Path | None) -> int:
     with contextlib.ExitStack() as stack:
         stdout: Any = stack.enter_context(open(text, "w", encoding="utf-8")) if text else sys.stderr
         process = subprocess.Popen(  # noqa: S603
-            _argv(stage.program, stage.arguments), stdout=stdout, preexec_fn=_end_with_parent  # noqa: PLW1509
+            _argv(stage.program, stage.arguments),
+            stdout=stdout,
+            preexec_fn=_end_with_parent,
         )
         # The terminal sends Ctrl-C to the stage as well; other senders may know only this process.
         stack.enter_context(_handling(signal.SIGTERM, lambda: process.terminate()))

@@ -131,8 +131,6 @@ def renderer_for(tokenizer: Any, template: str) -> Renderer:
         raise UsageError("the model has no chat template; use --template alpaca")
 
     def apply(messages: Sequence[Message], generation_prompt: bool) -> str:
-        return str(
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
-        )
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt))
 
     return ChatRenderer(apply, str(tokenizer.chat_template), eos)

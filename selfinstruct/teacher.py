@@ -37,7 +37,7 @@ from selfinstruct.records import Completion, Endpoint, Prompt
 logger = logging.getLogger(__name__)
 stamina.instrumentation.set_on_retry_hooks(())  # the teacher says itself what it asks again, and why
 
-# What a model that refuses max_tokens (a reasoning model) may think per request, unless --thinking-tokens says otherwise.
+# What a model that refuses max_tokens (a reasoning model) may think a request, unless --thinking-tokens says otherwise.
 DEFAULT_THINKING_TOKENS = 2048
 _OPTIONAL = ("temperature", "top_p", "presence_penalty", "stop", "seed")
 _TRANSIENT_STATUS = (408, 409, 425, 429)
@@ -167,8 +167,8 @@ class Teacher:
                     return await self._attempt_in_dialect(prompt_key, slot, step, prompt, request)
         except TransientError as error:
             raise StoppedEarly(
-                f"{_host(self._server.base_url)} gave no answer for {patience_s:g} s ({error}); everything so far is kept,"
-                " and the same command resumes"
+                f"{_host(self._server.base_url)} gave no answer for {patience_s:g} s ({error}); everything so far is"
+                " kept, and the same command resumes"
             ) from error
         raise AssertionError("stamina ends with a result or an error")
 
@@ -334,7 +334,7 @@ def _count(value: Any) -> int | None:
 
 
 def _wait_before_retry(error: Exception) -> bool | float:
-    """stamina's hook: True for its own back-off, seconds where the endpoint named them, False to give up."""
+    """Stamina's hook: True for its own back-off, seconds where the endpoint named them, False to give up."""
     if not isinstance(error, TransientError):
         return False
     return True if error.retry_after_s is None else max(error.retry_after_s, 0.01)
@@ -351,7 +351,9 @@ def _converted(error: openai.OpenAIError, server: Server) -> Error:
     message = _redacted(f"{error.status_code}: {_said(error)}", server)
     code = str(error.code or "")
     if error.status_code in (401, 403):
-        remedy = f"set a valid key in {server.key_name}" if server.api_key else f"no key was sent: set {server.key_name}"
+        remedy = (
+            f"set a valid key in {server.key_name}" if server.api_key else f"no key was sent: set {server.key_name}"
+        )
         return AuthenticationError(f"{_host(server.base_url)} refuses the key ({message}); {remedy}")
     if error.status_code == 404:
         return UsageError(

@@ -100,9 +100,9 @@ def instructions_prompt(slot: Slot, shown: Sequence[Example]) -> Prompt:
         text = (
             "Here is a list of tasks that people gave to a text-only assistant:\n\n"
             f"{listed}\n\n"
-            f"Go on with the list: write tasks {first} to {last}. Each must be new, unlike all others in subject, kind and"
-            " wording, possible to do by reading and writing alone, and complete: if it works on a text, say what kind of"
-            " text, but leave the text itself out. Answer with the numbered list only, one task a line."
+            f"Go on with the list: write tasks {first} to {last}. Each must be new, unlike all others in subject, kind"
+            " and wording, possible to do by reading and writing alone, and complete: if it works on a text, say what"
+            " kind of text, but leave the text itself out. Answer with the numbered list only, one task a line."
         )
         stop = ()
     return Prompt(
@@ -124,7 +124,8 @@ def classification_prompt(slot: Slot, instruction: str) -> Prompt:
     shown += _drawn(rng, [s for s in slot.seeds if not s.is_classification], half)
     rng.shuffle(shown)
     cases = "".join(
-        f"Task: {task.instruction}\nIs it classification? {'Yes' if task.is_classification else 'No'}\n\n" for task in shown
+        f"Task: {task.instruction}\nIs it classification? {'Yes' if task.is_classification else 'No'}\n\n"
+        for task in shown
     )
     text = (
         "Is the answer to a task one of a few fixed labels? Then it is a classification task.\n\n"
@@ -172,6 +173,10 @@ def _worked(task: Example, instance: Instance) -> str:
 
 def _drawn(rng: Random, tasks: Sequence[Example], n: int) -> list[Example]:
     """Short tasks, drawn; long demonstrations would only cost tokens."""
-    short = [t for t in tasks if len(t.instruction) + len(t.instances[0].input + t.instances[0].output) < _MAX_DEMONSTRATION_CHARACTERS]
+    short = [
+        t
+        for t in tasks
+        if len(t.instruction) + len(t.instances[0].input + t.instances[0].output) < _MAX_DEMONSTRATION_CHARACTERS
+    ]
     pool = short if len(short) >= n else list(tasks)
     return rng.sample(pool, min(n, len(pool)))

@@ -68,7 +68,8 @@ def test_an_adapter_is_no_model(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recorded", "public_name"), [("org/base", "org/base"), ("/home/me/base", "copy"), ("", "copy"), (None, "copy")]
+    ("recorded", "public_name"),
+    [("org/base", "org/base"), ("base", "base"), ("/home/me/base", "copy"), ("", "copy"), (None, "copy")],
 )
 def test_the_public_name_is_never_a_path(copy, recorded, public_name):
     change(copy / "config.json", _name_or_path=recorded)
@@ -133,21 +134,31 @@ def damage_missing_weight(folder):
     [
         (damage_truncated, "model cannot be used"),
         (damage_no_safetensors, r"no file named model\.safetensors"),
-        (damage_missing_weight, r"lacks 1 weights, model\.layers\.1\.mlp\.up_proj\.weight the first"),
+        (damage_missing_weight, r"lacks 1 weights, model\.layers\.1\.mlp\.up_proj\.weight among them"),
         (lambda folder: change(folder / "config.json", model_type="unheard_of"), "unheard_of"),
-        (lambda folder: change(folder / "config.json", intermediate_size=100), "model cannot be used"),
+        (lambda folder: change(folder / "config.json", intermediate_size=100), r"down_proj\.weight has not the shape"),
+        (lambda folder: change(folder / "config.json", num_attention_heads=3), "not a multiple of the number of"),
         (lambda folder: (folder / "config.json").write_text("{"), r"config\.json"),
     ],
 )
-def test_broken_models(copy, damage, problem):
+def test_broken_models(copy, damage, problem, capfd):
     damage(copy)
     with pytest.raises(InputError, match=rf"(?s){copy}.*{problem}"):
         load_model(resolve(str(copy)))
+    assert capfd.readouterr() == ("", "")
 
 
-def test_a_model_without_tokenizer(copy):
-    for file in copy.glob("*token*"):
-        file.unlink()
+def test_weights_that_are_not_used_are_told(copy, caplog):
+    change(copy / "config.json", num_hidden_layers=1)
+    load_model(resolve(str(copy)))
+    assert "9 weights are not used, model.layers.1.input_layernorm.weight among them" in caplog.text
+
+
+@pytest.mark.parametrize("text", [None, "{", '{"version": "1.0"}'])
+def test_broken_tokenizers(copy, text):
+    (copy / "tokenizer.json").unlink()
+    if text:
+        (copy / "tokenizer.json").write_text(text)
     with pytest.raises(InputError, match="the tokenizer cannot be used"):
         load_tokenizer(resolve(str(copy)))
 

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from finetune.config import TrainConfig
@@ -70,16 +71,31 @@ def test_the_first_token_of_a_text_is_not_doubled(bos_tokenizer: PreTrainedToken
     assert encoded.input_ids.count(bos_tokenizer.bos_token_id) == 1
 
 
-def test_an_answer_that_merges_into_the_prompt_is_refused_with_its_place(tokenizer: PreTrainedTokenizerBase) -> None:
-    class Merging:
-        name, sha256 = "merging", "0"
+class Merging:
+    """A template without a token boundary before the answer: "response" is one token in the tiny tokenizer."""
 
-        def prompt(self, instruction: str, input: str) -> str:
-            return "respon"  # "response" is one token in this tokenizer
+    name, sha256 = "merging", "0"
 
-        def completion(self, instruction: str, input: str, output: str) -> str:
-            return "se<|im_end|>"
+    def prompt(self, instruction: str, input: str) -> str:
+        return " respon"
 
+    def completion(self, instruction: str, input: str, output: str) -> str:
+        return "se<|im_end|>"
+
+
+def test_an_answer_that_would_merge_into_the_prompt_follows_it_as_at_inference(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    alone = tokenizer(" respon").input_ids
+    assert tokenizer(" response").input_ids[: len(alone)] != alone
+    (encoded,), _ = encode([row()], Merging(), tokenizer, 512)
+    assert list(encoded.input_ids[: encoded.prompt_length]) == alone
+    assert tokenizer.decode(encoded.input_ids[encoded.prompt_length :]) == "se<|im_end|>"
+
+
+def test_an_answer_that_cannot_be_told_from_the_prompt_is_refused_with_its_place(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(build_tiny_llama(tmp_path))
+    tokenizer.backend_tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=True)
     with pytest.raises(InputError, match=r"rows\.jsonl:7: field 'output'.*merge"):
         encode([row()], Merging(), tokenizer, 512)
 
