@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from random import Random
@@ -105,6 +105,31 @@ def judge(candidate: Candidate, pool: Pool, language: str, target: int) -> Verdi
     return Verdict(None, nearest=nearest)
 
 
+def slot_of(
+    plan: Plan,
+    number: int,
+    seeds: Sequence[Example],
+    accepted: Sequence[Example],
+    ask: Callable[[str, Prompt], Awaitable[Completion]],
+    screen: Callable[[str], Verdict | None],
+) -> Slot:
+    """What the strategy is handed for one slot."""
+    return Slot(
+        number=number,
+        rng=Random(f"{plan.seed}/{number}"),  # noqa: S311
+        run_rng=lambda purpose: Random(f"{plan.seed}/{purpose}"),  # noqa: S311
+        seeds=seeds,
+        accepted=accepted,
+        ask=ask,
+        screen=screen,
+        strategy=plan.strategy_name,
+        model=plan.model,
+        endpoint=plan.endpoint,
+        tasks_per_request=plan.tasks_per_request,
+        max_output_tokens=plan.max_output_tokens,
+    )
+
+
 @dataclass(slots=True)
 class State:
     """How far a run is; read by the progress line.
@@ -185,20 +210,8 @@ class Bootstrap:
         async def ask(step: str, prompt: Prompt) -> Completion:
             return await self._teacher.ask(number, step, prompt)
 
-        slot = Slot(
-            number=number,
-            rng=Random(f"{plan.seed}/{number}"),  # noqa: S311
-            run_rng=lambda purpose: Random(f"{plan.seed}/{purpose}"),  # noqa: S311
-            seeds=pool.seeds,
-            accepted=pool.accepted[:n_accepted],
-            ask=ask,
-            screen=screen(pool, n_accepted, plan.language),
-            strategy=plan.strategy_name,
-            model=plan.model,
-            endpoint=plan.endpoint,
-            tasks_per_request=plan.tasks_per_request,
-            max_output_tokens=plan.max_output_tokens,
-        )
+        screening = screen(pool, n_accepted, plan.language)
+        slot = slot_of(plan, number, pool.seeds, pool.accepted[:n_accepted], ask, screening)
         try:
             self._finished[number] = await plan.strategy(slot)
         except Exception as error:

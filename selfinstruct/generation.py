@@ -447,9 +447,15 @@ def _reason(error: BaseException | None) -> str:
 
 def forecast(config: GenerateConfig, seeds: list[Any]) -> Forecast:
     """What a run would take, from the length of its own prompts and shares of 90% and 40% accepted."""
+    from selfinstruct.bootstrap import slot_of
     from selfinstruct.forecast import totals
 
-    low, high = (totals(config, seeds, share) for share in (0.9, 0.4))
+    async def nothing(*_: Any) -> Any:
+        raise AssertionError("a forecast sends nothing")
+
+    plan = _plan(config)
+    slot = slot_of(plan, 0, seeds, (), nothing, lambda instruction: None)
+    low, high = (totals(slot, plan.target, share) for share in (0.9, 0.4))
     price = _price(config)
     cost = None if price is None else tuple(_cost(price, t) for t in (low, high))
     return Forecast(
