@@ -1,5 +1,36 @@
 """Instruction data to a LoRA adapter, an adapter to scores, scores to a comparison.
 
-Every command is a module with a function of its own name, which takes the module's configuration:
-`from finetune.evaluate import EvaluateConfig, evaluate`. Importing this package loads no torch.
+One function a command, of the same name; each takes its configuration and returns its result:
+
+    from finetune import TrainConfig, train
+    summary = train(TrainConfig(data=[Path("runs/first")], out=Path("runs/first-adapter")))
+
+Names are imported when they are first used, so that importing the package loads no torch.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from finetune.comparison import CompareConfig as CompareConfig
+    from finetune.comparison import compare as compare
+    from finetune.config import TrainConfig as TrainConfig
+    from finetune.evaluation import EvaluateConfig as EvaluateConfig
+    from finetune.evaluation import evaluate as evaluate
+    from finetune.training import train as train
+
+_HOMES = {
+    "config": ("TrainConfig",),
+    "training": ("train",),
+    "evaluation": ("evaluate", "EvaluateConfig"),
+    "comparison": ("compare", "CompareConfig"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"finetune.{module}"), name)
+    raise AttributeError(f"module 'finetune' has no attribute '{name}'")

@@ -8,10 +8,10 @@ from selfinstruct.command import LazyCommand, LazyGroup, run_program
 
 GROUP = LazyGroup(
     {
-        "train": LazyCommand("finetune.train", "train", "TrainConfig", "Train a LoRA adapter on instruction data."),
-        "evaluate": LazyCommand("finetune.evaluate", "evaluate", "EvaluateConfig", "Score a model on held-out tasks."),
+        "train": LazyCommand("finetune.training", "train", "TrainConfig", "Train a LoRA adapter on instruction data."),
+        "evaluate": LazyCommand("finetune.evaluation", "evaluate", "EvaluateConfig", "Score a model on held-out tasks."),
         "compare": LazyCommand(
-            "finetune.compare", "compare", "CompareConfig", "Say what got better or worse between evaluations.",
+            "finetune.comparison", "compare", "CompareConfig", "Say what got better or worse between evaluations.",
             arguments=("base", "tuned"),
         ),
     },

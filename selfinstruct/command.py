@@ -193,7 +193,7 @@ def _parameter(name: str, field: FieldInfo, positional: bool) -> click.Parameter
         default=default,
         required=field.is_required(),
         help=field.description,
-        show_default=default not in (None, False, [], ()),
+        show_default=default not in (None, [], ()) and default is not False,
         metavar=None if isinstance(kind, click.Choice) or is_flag else (field.json_schema_extra or {}).get("metavar"),  # type: ignore[union-attr]
     )
 

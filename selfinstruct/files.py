@@ -30,25 +30,37 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 @contextmanager
-def open_text(path: Path) -> Iterator[IO[str]]:
-    """Open a UTF-8 file for reading, unpacking `.gz`, with every failure as an `InputError`."""
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading, unpacking `.gz`, with every failure as an `InputError`."""
     try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8-sig")
-            if path.suffix == ".gz"
-            else open(path, encoding="utf-8-sig") as file
-        ):
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
             yield file
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError("no such file", path=path, remedy="check the path") from error
     except IsADirectoryError as error:
         raise InputError("is a folder, not a file", path=path) from error
-    except PermissionError as error:
-        raise InputError("may not be read", path=path, remedy="check its permissions") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"is not UTF-8 text ({error.reason})", path=path, remedy="save it as UTF-8") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"is a broken gzip file ({error})", path=path, remedy="copy it again") from error
+    except OSError as error:
+        raise InputError(
+            f"may not be read ({error.strerror})", path=path, remedy="check the path and its permissions"
+        ) from error
+
+
+def _decoded(data: bytes, path: Path, line: int = 1) -> str:
+    """Text of a file, or of its part that begins at a line."""
+    try:
+        return data.decode("utf-8-sig" if line == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        line += data.count(b"\n", 0, error.start)
+        raise InputError(
+            f"is not UTF-8 text ({error.reason})", path=path, line=line, remedy="save it as UTF-8"
+        ) from error
+
+
+def _read_text(path: Path) -> str:
+    with _opened(path) as file:
+        return _decoded(file.read(), path)
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -57,22 +69,16 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         InputError: For a file that cannot be read or a line that is not a JSON object.
     """
-    with open_text(path) as file:
-        for number, line in enumerate(file, start=1):
+    with _opened(path) as file:
+        for number, data in enumerate(file, start=1):
+            line = _decoded(data, path, number)
             if line.strip():
-                yield number, _json_object(line, path, number)
-
-
-def _json_object(text: str, path: Path, line: int) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(
-            f"is not valid JSON ({error})", path=path, line=line, remedy="mend or remove the line"
-        ) from error
-    if not isinstance(value, dict):
-        raise InputError("must be a JSON object", path=path, line=line, remedy="write one {...} a line")
-    return value
+                value = _parsed_json(line, path, number)
+                if not isinstance(value, dict):
+                    raise InputError(
+                        "must be a JSON object", path=path, line=number, remedy="write one {...} a line"
+                    )  # fmt: skip
+                yield number, value
 
 
 def read_json(path: Path) -> Any:
@@ -81,11 +87,19 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: For a file that cannot be read or is not JSON.
     """
-    with open_text(path) as file:
-        try:
-            return json.load(file)
-        except json.JSONDecodeError as error:
-            raise InputError(f"is not valid JSON ({error.msg})", path=path, line=error.lineno) from error
+    return _parsed_json(_read_text(path), path)
+
+
+def _parsed_json(text: str, path: Path, line: int | None = None) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"is not valid JSON ({error.msg}, column {error.colno})",
+            path=path, line=line or error.lineno, remedy="mend or remove the line",
+        ) from error  # fmt: skip
+    except (RecursionError, ValueError) as error:  # nested thousands deep; a number of thousands of digits
+        raise InputError(f"is no JSON that can be read ({error})", path=path, line=line) from error
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -94,12 +108,12 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         InputError: For a file that cannot be read or is not TOML.
     """
-    with open_text(path) as file:
-        try:
-            values: dict[str, Any] = tomllib.loads(file.read())
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"is not valid TOML: {error}", path=path) from error
-        return values
+    text = _read_text(path)
+    try:
+        values: dict[str, Any] = tomllib.loads(text)
+    except (RecursionError, ValueError) as error:
+        raise InputError(f"is not valid TOML: {error}", path=path) from error
+    return values
 
 
 def to_toml(values: Mapping[str, Any]) -> str:
@@ -132,8 +146,8 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
     """(field, what is wrong with it) of the first problem that pydantic found."""
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"])
-    given = repr(first["input"])
-    shown = "" if first["type"] in ("missing", "extra_forbidden") else f", not {given[:60]}"
+    # Without a field the input is everything that was given.
+    shown = "" if not field or first["type"] in ("missing", "extra_forbidden") else f", not {first['input']!r:.60}"
     problem = {
         "missing": "is missing",
         "extra_forbidden": "is not a known field",
@@ -145,10 +159,10 @@ def refuse_to_replace(path: Path, overwrite: bool) -> None:
     """Make sure that a file to be written replaces none that the user wants to keep.
 
     Raises:
-        UsageError: When the path is a folder, or a file and may not be overwritten.
+        UsageError: When the path is a folder, a device or the like, or a file that may not be overwritten.
     """
-    if path.is_dir():
-        raise UsageError(f"--out {path} is a folder; give a file")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"--out {path} is {'a folder' if path.is_dir() else 'no ordinary file'}; give a file")
     if path.exists() and not overwrite:
         raise UsageError(f"--out {path} exists; give another file, or --overwrite")
 
@@ -164,8 +178,10 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
             os.chmod(file.name, 0o666 & ~_umask())
             os.replace(file.name, path)
-        except BaseException:
+        except BaseException as error:
             os.unlink(file.name)
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(path)  # a failed write does not say where
             raise
 
 
@@ -176,9 +192,9 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file atomically."""
+    """Replace a text file atomically; lone surrogates are replaced, since UTF-8 has none."""
     with atomic_file(path) as file:
-        file.write(text.encode())
+        file.write(text.encode("utf-8", "replace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -215,13 +231,13 @@ def digest(value: Any, length: int = 16) -> str:
 
 
 def shipped(name: str) -> Path:
-    """Path of a shipped data file or folder: beside the package in a checkout, inside it in a wheel.
+    """Path of a shipped data file or folder: inside the package in a wheel, beside it in a checkout.
 
     Raises:
         UsageError: When the installation lacks it.
     """
     package = Path(__file__).resolve().parent
-    for root in (package.parent / "data", package / "data"):
+    for root in (package / "data", package.parent / "data"):
         if (root / name).exists():
             return root / name
     raise UsageError(f"the installation lacks data/{name}; install selfinstruct again")

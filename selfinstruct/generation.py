@@ -453,7 +453,7 @@ def forecast(config: GenerateConfig, seeds: list[Any]) -> Forecast:
     async def nothing(*_: Any) -> Any:
         raise AssertionError("a forecast sends nothing")
 
-    plan = _plan(config)
+    plan = _plan(config.model_copy(update={"window": 1}))  # a forecast needs none
     slot = slot_of(plan, 0, seeds, (), nothing, lambda instruction: None)
     low, high = (totals(slot, plan.target, share) for share in (0.9, 0.4))
     price = _price(config)

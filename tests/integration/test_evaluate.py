@@ -12,8 +12,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from finetune.cli import GROUP
-from finetune.compare import CompareConfig, compare
-from finetune.evaluate import EvaluateConfig, describe, evaluate
+from finetune.comparison import CompareConfig, compare
+from finetune.evaluation import EvaluateConfig, describe, evaluate
 from finetune.predictions import partial_file, read_predictions
 from selfinstruct.command import run_program
 from selfinstruct.errors import Error, InputError, UsageError

@@ -23,7 +23,7 @@ from finetune.cli import GROUP
 from finetune.config import TrainConfig
 from finetune.folder import TrainSummary
 from finetune.models import recorded_template
-from finetune.train import TrainPlan, describe, train
+from finetune.training import TrainPlan, describe, train
 from selfinstruct.command import run_program
 from selfinstruct.errors import Error, InputError, Interrupted, UsageError
 from selfinstruct.files import read_toml
@@ -383,5 +383,5 @@ def test_a_pipe_gets_plain_lines_and_quiet_nothing(
 
 
 def test_importing_the_command_loads_no_torch() -> None:
-    code = "import sys, finetune.train; sys.exit('torch' in sys.modules)"
+    code = "import sys, finetune.training; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

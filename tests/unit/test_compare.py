@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from finetune.cli import GROUP
-from finetune.compare import CompareConfig, compare, describe
+from finetune.comparison import CompareConfig, compare, describe
 from finetune.predictions import Prediction
 from selfinstruct.command import run_program
 from selfinstruct.errors import InputError, UsageError

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from finetune.metrics import SCORE
 from finetune.models import ModelSource, load_adapter, load_model, load_tokenizer, recorded_template, resolve
 from finetune.predictions import PARTIAL, PREDICTIONS, Prediction, grouped, metric_of, partial_file
-from finetune.progress import Progress
+from selfinstruct.progress import Progress
 from finetune.questions import Question, ask, limited
 from finetune.statistics import Interval, mean_interval
 from selfinstruct.command import Config, table
