@@ -7,13 +7,15 @@ the model; a value comes from the flag, else the environment, else the file of -
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import sys
 import traceback
 import types
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
+from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -24,8 +26,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from selfinstruct.errors import Error, UsageError
-from selfinstruct.files import first_problem, read_toml, to_toml
+from selfinstruct.errors import Error, InputError, UsageError
+from selfinstruct.files import first_problem, read_toml, to_json_line, to_toml
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -46,7 +48,8 @@ class _ConfigCommand(click.Command):
         current = ""
         for arg in args:
             if arg.startswith("-"):
-                current = arg if arg in multiple else ""
+                option = arg.split("=")[0]
+                current = option if option in multiple else ""
             elif current and spread[-1] != current:
                 spread.append(current)
             spread.append(arg)
@@ -79,7 +82,7 @@ def command(
         context.obj = {"as_json": as_json}
         result = function(settings)
         if as_json:
-            click.echo(json.dumps(_plain(result), ensure_ascii=False))
+            click.echo(to_json_line(_plain(result)))
         elif text := describe(result):
             click.echo(printable(text))
 
@@ -89,7 +92,7 @@ def command(
     return _ConfigCommand(
         name=function.__name__.replace("_", "-"),
         callback=run,
-        params=[*params, *_common_options()],
+        params=[*params, *_common_options(config)],
         help=" ".join(doc.split()),
         context_settings={"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
@@ -161,20 +164,20 @@ def _build(config: type[ConfigT], values: dict[str, Any], context: click.Context
         return config.model_validate(given)
     except ValidationError as error:
         field, problem = first_problem(error)
-        raise UsageError(f"{_origin(field, context)}{problem}") from error
+        raise UsageError(f"{_origin(field.split('.')[0], context)}{problem}") from error
 
 
-def _origin(field: str, context: click.Context) -> str:
-    """Where a value came from, as the start of a sentence about it."""
-    name = field.split(".")[0]
+def _origin(name: str, context: click.Context) -> str:
+    """Where a value came from, as the start of a sentence about it; values from a file were checked before."""
     if not name:
         return ""
-    source = context.get_parameter_source(name)
-    if source is ParameterSource.DEFAULT_MAP:
-        return f"{context.meta['config_file']}: field '{field}': "
-    if source is ParameterSource.ENVIRONMENT:
+    if context.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
         return f"environment variable {context.auto_envvar_prefix}_{name.upper()}: "
-    return f"--{name.replace('_', '-')}: "
+    return f"{_flag(name)}: "
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _parameter(name: str, field: FieldInfo, positional: bool) -> click.Parameter:
@@ -182,11 +185,11 @@ def _parameter(name: str, field: FieldInfo, positional: bool) -> click.Parameter
     kind, multiple = _click_type(field.annotation)
     if positional:
         return click.Argument([name], type=kind, required=field.is_required(), nargs=-1 if multiple else 1)
-    flag = "--" + name.replace("_", "-")
+    flag = _flag(name)
     default = None if field.default is PydanticUndefined else field.get_default(call_default_factory=True)
     is_flag = kind is click.BOOL
     return click.Option(
-        [f"{flag}/--no-{flag[2:]}" if is_flag and default is True else flag],
+        [f"{flag}/--no-{flag[2:]}" if is_flag else flag],
         type=None if is_flag else kind,
         is_flag=is_flag or None,
         multiple=multiple,
@@ -212,11 +215,11 @@ def _click_type(annotation: Any) -> tuple[click.ParamType[Any], bool]:
     return simple.get(annotation, click.STRING), False
 
 
-def _common_options() -> list[click.Parameter]:
+def _common_options(config: type[BaseModel]) -> list[click.Parameter]:
     return [
         click.Option(
             ["--config", "config_file"], type=click.Path(path_type=Path), is_eager=True, expose_value=True,
-            callback=_load_config, metavar="FILE", help="TOML file with values for these options; flags win over it.",
+            callback=partial(_load_config, config), metavar="FILE", help="TOML file with values for these options; flags win over it.",
         ),
         click.Option(["--print-config"], is_flag=True, help="Print the resolved options as TOML and end."),
         click.Option(["--json", "as_json"], is_flag=True, help="Print the result as one JSON object."),
@@ -230,24 +233,29 @@ def _level_option(flags: list[str], level: int, help: str) -> click.Option:
     return click.Option(flags, is_flag=True, expose_value=False, callback=_set_level(level), help=help)
 
 
-def _load_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+def _load_config(
+    config: type[BaseModel], context: click.Context, parameter: click.Parameter, path: Path | None
+) -> Path | None:
+    """Put a file's values in the place of the defaults, once each of them is known to be right."""
     if path is None:
         return None
     values = read_toml(path)
-    known = {p.name for p in context.command.params} - {"config_file", "print_config", "as_json"}
     section = values.get((context.command.name or "").replace("-", "_"))
     if isinstance(section, dict):  # a recipe, or another file with a section for each command
         values = section
     values = {key.replace("-", "_"): value for key, value in values.items()}
-    for key in values:
-        if key not in known:
-            from difflib import get_close_matches
-
-            near = get_close_matches(key, [name for name in known if name], n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise UsageError(f"{path}: field '{key}' is not known{hint}")
+    for name in values:
+        if name not in config.model_fields:
+            near = get_close_matches(name, config.model_fields, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else None
+            raise InputError("is not a known field", path=path, field=name, remedy=hint)
+    try:
+        config.model_validate(values)
+    except ValidationError as error:
+        if wrong := first_wrong_value(error):  # what is missing may still come from a flag
+            field, problem = wrong
+            raise InputError(problem, path=path, field=field) from error
     context.default_map = values
-    context.meta["config_file"] = path
     return path
 
 
@@ -266,7 +274,9 @@ def run_program(group: click.Group, program: str, args: Sequence[str] | None = N
     Returns:
         The exit code (see `selfinstruct.errors`).
     """
-    logging.basicConfig(stream=sys.stderr, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PrintableFormatter())
+    logging.basicConfig(handlers=[handler])
     for name in ("selfinstruct", "finetune"):
         logging.getLogger(name).setLevel(logging.WARNING)
     arguments = list(sys.argv[1:] if args is None else args)
@@ -277,15 +287,11 @@ def run_program(group: click.Group, program: str, args: Sequence[str] | None = N
         click.echo(error.format_message(), err=True)
         return UsageError.exit_code
     except click.UsageError as error:
-        path = error.ctx.command_path if error.ctx else program
-        return _fail(f"{error.format_message()} See '{path} --help'.", UsageError.exit_code, error, arguments)
+        return _fail(_usage_message(error, program), UsageError.exit_code, error, arguments)
     except (click.Abort, KeyboardInterrupt) as error:
         return _fail("interrupted", 130, error, arguments)
     except Error as error:
         return _fail(str(error), error.exit_code, error, arguments)
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
     except OSError as error:
         if error.errno in OUT_OF_SPACE:
             place = f" while writing {error.filename}" if error.filename else ""
@@ -299,19 +305,36 @@ def run_program(group: click.Group, program: str, args: Sequence[str] | None = N
         return _fail(f"unexpected {type(error).__name__}: {error} (a defect; --debug shows where)", 1, error, arguments)
 
 
+def _usage_message(error: click.UsageError, program: str) -> str:
+    name = error.param.name if isinstance(error, click.BadParameter) and error.param else None
+    if error.ctx and name and error.ctx.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
+        return f"{_origin(name, error.ctx)}{error.message}"
+    path = error.ctx.command_path if error.ctx else program
+    return f"{error.format_message()} See '{path} --help'."
+
+
 def _fail(message: str, code: int, error: BaseException, arguments: Iterable[str]) -> int:
     """Print one clear message; tracebacks only with --debug."""
     if "--debug" in arguments:
         traceback.print_exception(error)
     click.echo(printable(f"error: {message}"), err=True)
     if "--json" in arguments:
-        click.echo(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False))
+        click.echo(to_json_line({"error": message, "exit_code": code}))
     return code
 
 
 def printable(text: str) -> str:
-    """Text without the control characters that could drive a terminal (escape sequences, carriage returns)."""
-    return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    """Text without the control characters that could drive a terminal, and without lone surrogates (no UTF-8 form)."""
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else f"\\x{ord(c):02x}" for c in text
+    )
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Log lines quote names and texts that come from elsewhere."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

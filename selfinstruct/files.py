@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from selfinstruct.errors import InputError, UsageError
 
@@ -143,15 +144,25 @@ def validate(model: type[ModelT], values: Any, *, path: Path | None = None, line
 
 
 def first_problem(error: ValidationError) -> tuple[str, str]:
-    """(field, what is wrong with it) of the first problem that pydantic found."""
-    first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
+    """(field, what is wrong with it) of the first problem that pydantic found; no field when several do not agree."""
+    return _problem(error.errors(include_url=False)[0])
+
+
+def first_wrong_value(error: ValidationError) -> tuple[str, str] | None:
+    """`first_problem` among the values that were given; None when some are only missing or do not agree."""
+    wrong = (e for e in error.errors(include_url=False) if e["loc"] and e["type"] != "missing")
+    return next(map(_problem, wrong), None)
+
+
+def _problem(details: ErrorDetails) -> tuple[str, str]:
+    field = ".".join(str(part) for part in details["loc"])
+    kind, message = details["type"], details["msg"]
     # Without a field the input is everything that was given.
-    shown = "" if not field or first["type"] in ("missing", "extra_forbidden") else f", not {first['input']!r:.60}"
+    shown = "" if not field or kind in ("missing", "extra_forbidden") else f", not {details['input']!r:.60}"
     problem = {
         "missing": "is missing",
         "extra_forbidden": "is not a known field",
-    }.get(first["type"], first["msg"][0].lower() + first["msg"][1:])
+    }.get(kind, message[0].lower() + message[1:])
     return field, problem.removeprefix("value error, ") + shown
 
 

@@ -29,7 +29,7 @@ StrategyName = Literal["self-instruct", "alpaca"]
 # On resume these may differ: they do not shape the data. (The target may only grow.)
 FREE = (
     "out", "base_url", "api_key_env", "concurrency", "max_cost_usd", "max_requests", "timeout_s", "outage_s", "threads",
-    "input_usd_per_mtok", "output_usd_per_mtok", "dry_run", "num_instructions", "seeds", "window",
+    "input_usd_per_mtok", "output_usd_per_mtok", "dry_run", "num_instructions", "seeds", "window", "port",
 )  # fmt: skip
 
 
@@ -84,6 +84,9 @@ class GenerateConfig(Config):
     saturation_window: int = Field(200, gt=0, description="Candidates over which the yield is watched.")
     min_yield: float = Field(0.02, ge=0, lt=1, description="Stop when a smaller share of those is accepted.")
     threads: int | None = Field(None, gt=0, description="Threads of the embedded model; all cores by default.")
+    port: int = Field(
+        0, ge=0, le=65535, description="Loopback port of the embedded model's server; 0 for any free one."
+    )
     dry_run: bool = Field(False, description="Say what would be sent and what it would cost, and end.")
 
     @model_validator(mode="after")
