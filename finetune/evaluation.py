@@ -23,7 +23,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from finetune.metrics import SCORE
 from finetune.models import ModelSource, load_adapter, load_model, load_tokenizer, recorded_template, resolve
 from finetune.predictions import PARTIAL, PREDICTIONS, Prediction, grouped, metric_of, partial_file
-from selfinstruct.progress import Progress
 from finetune.questions import Question, ask, limited
 from finetune.statistics import Interval, mean_interval
 from selfinstruct.command import Config, table
@@ -41,6 +40,7 @@ from selfinstruct.files import (
     write_jsonl,
     write_text,
 )  # fmt: skip
+from selfinstruct.progress import Progress
 from selfinstruct.render import renderer_for
 from selfinstruct.tasks import read_tasks
 

@@ -27,9 +27,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from selfinstruct.errors import Error, InputError, UsageError
-from selfinstruct.files import first_problem, read_toml, to_json_line, to_toml
+from selfinstruct.files import first_problem, first_wrong_value, read_toml, to_json_line, to_toml
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
+# Which extra brings a package that the plain install does without.
+_EXTRAS = dict.fromkeys(("torch", "transformers", "peft", "accelerate", "datasets", "gguf", "safetensors"), "train")
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -218,8 +220,9 @@ def _click_type(annotation: Any) -> tuple[click.ParamType[Any], bool]:
 def _common_options(config: type[BaseModel]) -> list[click.Parameter]:
     return [
         click.Option(
-            ["--config", "config_file"], type=click.Path(path_type=Path), is_eager=True, expose_value=True,
-            callback=partial(_load_config, config), metavar="FILE", help="TOML file with values for these options; flags win over it.",
+            ["--config", "config_file"], type=click.Path(path_type=Path), is_eager=True,
+            callback=partial(_load_config, config), metavar="FILE",
+            help="TOML file with values for these options; flags win over it.",
         ),
         click.Option(["--print-config"], is_flag=True, help="Print the resolved options as TOML and end."),
         click.Option(["--json", "as_json"], is_flag=True, help="Print the result as one JSON object."),
@@ -301,8 +304,16 @@ def run_program(group: click.Group, program: str, args: Sequence[str] | None = N
         return _fail(message, 1, error, arguments)
     except MemoryError as error:
         return _fail("out of memory; use a smaller model or batch", 1, error, arguments)
+    except ModuleNotFoundError as error:
+        return _fail(_missing_module(error), UsageError.exit_code, error, arguments)
     except Exception as error:
         return _fail(f"unexpected {type(error).__name__}: {error} (a defect; --debug shows where)", 1, error, arguments)
+
+
+def _missing_module(error: ModuleNotFoundError) -> str:
+    extra = _EXTRAS.get((error.name or "").partition(".")[0])
+    what = f"selfinstruct[{extra}]" if extra else error.name
+    return f"the package '{error.name}' is not installed; install it with: pip install '{what}'"
 
 
 def _usage_message(error: click.UsageError, program: str) -> str:

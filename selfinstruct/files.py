@@ -34,7 +34,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for reading, unpacking `.gz`, with every failure as an `InputError`."""
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             yield file
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError("no such file", path=path, remedy="check the path") from error

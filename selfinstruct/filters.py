@@ -10,9 +10,12 @@ import re
 import zlib
 from collections.abc import Callable
 
+from selfinstruct.novelty import UNSPACED
 from selfinstruct.records import Instance, Verdict
 
 MIN_WORDS, MAX_WORDS = 4, 150
+# A character counts as a word where words are not separated by spaces; the originals know English only.
+_WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 # Self-Instruct's and Alpaca's lists of what a text model cannot see or do.
 _KEYWORDS = re.compile(
     r"\b(images?|graphs?|pictures?|files?|maps?|draw|plot|go to|videos?|audio|music|flowcharts?|diagrams?)\b", re.I
@@ -30,7 +33,7 @@ _REPETITION_MIN_CHARACTERS, _REPETITION_MAX_RATIO = 160, 0.2
 
 def length(instruction: str) -> Verdict | None:
     """Fewer than 4 words or more than 150 (Self-Instruct)."""
-    words = len(instruction.split())
+    words = len(_WORD.findall(instruction))
     if words < MIN_WORDS:
         return Verdict("too_short", f"{words} words, at least {MIN_WORDS} wanted")
     return Verdict("too_long", f"{words} words, at most {MAX_WORDS} wanted") if words > MAX_WORDS else None

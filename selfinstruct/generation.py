@@ -386,9 +386,8 @@ def _endpoint(config: GenerateConfig) -> Iterator[str]:
     from selfinstruct.embedded import embedded_server
 
     assert config.concurrency
-    with embedded_server(
-        threads=config.threads, n_parallel=config.concurrency, log=config.out / "server.log"
-    ) as server:
+    log = config.out / "server.log"
+    with embedded_server(threads=config.threads, n_parallel=config.concurrency, port=config.port, log=log) as server:
         yield server.base_url
 
 

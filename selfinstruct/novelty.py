@@ -7,6 +7,7 @@ F = 2PR / (P + R) with P = LCS / len(candidate) and R = LCS / len(reference) ove
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -20,10 +21,15 @@ from selfinstruct.records import Neighbour
 Tokenizer = Literal["rouge", "unicode"]
 
 _ROUGE = re.compile(r"[a-z0-9]+")
-# Scripts written without spaces are compared character by character: kana, Han, Thai, Lao, Khmer.
-_UNSPACED = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_UNICODE = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[^\W_])+")
+# Scripts written without spaces are compared character by character: Thai, Lao, Burmese, Khmer, kana, Han.
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+# Vowel signs and accents belong to the word that they stand in, though \w leaves them out.
+_MARKS = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c).startswith("M"))
+_UNICODE = re.compile(rf"[{UNSPACED}]|(?:(?![{UNSPACED}])(?:[^\W_]|[{_MARKS}]))+")
 _SURROGATES = 0xD800, 0xE000
+_UNKNOWN = "\0"
 
 
 def tokenize(text: str, tokenizer: Tokenizer) -> list[str]:
@@ -36,7 +42,7 @@ def tokenize(text: str, tokenizer: Tokenizer) -> list[str]:
     """
     if tokenizer == "rouge":
         return _ROUGE.findall(text.lower())
-    return _UNICODE.findall(text.casefold())
+    return _UNICODE.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 def rouge_l(lcs: int, n_candidate: int, n_reference: int) -> float:
@@ -68,7 +74,7 @@ class NoveltyIndex:
 
     def add(self, id: str, text: str) -> None:
         """Add a text to the pool."""
-        encoded = self._encode(text)
+        encoded = "".join(map(self._character, tokenize(text, self._tokenizer)))
         self._ids.append(id)
         self._texts.append(encoded)
         self._lengths.append(len(encoded))
@@ -81,7 +87,9 @@ class NoveltyIndex:
             k: How many at most.
             size: Look only at the first so many texts of the pool; None for all.
         """
-        return self._nearest(self._encode(text), self._texts[:size], self._lengths[:size], k)
+        # Tokens that the pool lacks match nothing, so one character stands for all of them.
+        query = "".join(self._characters.get(token, _UNKNOWN) for token in tokenize(text, self._tokenizer))
+        return self._nearest(query, self._texts[:size], self._lengths[:size], k)
 
     def _nearest(self, query: str, texts: Sequence[str], lengths: Sequence[int], k: int) -> tuple[Neighbour, ...]:
         if not query or not texts:
@@ -90,9 +98,6 @@ class NoveltyIndex:
         scores = _f_measures(lcs, len(query), np.asarray(lengths, dtype=float))
         best = np.argsort(-scores, kind="stable")[:k]
         return tuple(Neighbour(self._ids[i], float(scores[i])) for i in best if scores[i] > 0)
-
-    def _encode(self, text: str) -> str:
-        return "".join(map(self._character, tokenize(text, self._tokenizer)))
 
     def _character(self, token: str) -> str:
         character = self._characters.get(token)

@@ -37,13 +37,13 @@ async def propose(slot: Slot) -> list[Candidate]:
     shown = slot.rng.sample(slot.seeds, min(N_DEMONSTRATIONS, len(slot.seeds)))
     prompt = list_prompt(slot, shown)
     completion = await slot.ask("list", prompt)
-    blocks = task_blocks(completion.text)[: slot.tasks_per_request]
+    blocks = task_blocks(completion.text)
     if not blocks:
         return [unparsable(slot, completion, prompt.demonstrations)]
     candidates = []
     for index, block in enumerate(blocks):
         rejection = None
-        if completion.finish_reason == "length" and not block.complete:
+        if completion.finish_reason == "length" and index == len(blocks) - 1:
             rejection = Verdict("truncated", "the reply reached its token limit inside this task")
         elif not block.instruction:
             rejection = Verdict("unparsable", "a block without an instruction")

@@ -29,7 +29,7 @@ async def propose(slot: Slot) -> list[Candidate]:
     prompt = instructions_prompt(slot, shown)
     completion = await slot.ask("instructions", prompt)
     first = len(shown) + 1 if slot.endpoint == "completions" else None
-    instructions = numbered_items(completion.text, first)[: slot.tasks_per_request]
+    instructions = numbered_items(completion.text, first)
     if not instructions:
         return [unparsable(slot, completion, prompt.demonstrations)]
     candidates: list[Candidate | None] = [None] * len(instructions)

@@ -36,7 +36,14 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def test_everything_is_made_and_said(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     out, done = demo
-    for name in ("recipe.toml", "manifest.json", "compare.json", "report.html", "generate/run.toml", "train/train.toml"):
+    for name in (
+        "recipe.toml",
+        "manifest.json",
+        "compare.json",
+        "report.html",
+        "generate/run.toml",
+        "train/train.toml",
+    ):
         assert (out / name).stat().st_size > 0
     manifest = json.loads((out / "manifest.json").read_text())["stages"]
     assert list(manifest) == list(STAGES)

@@ -99,6 +99,7 @@ with embedded_server(n_parallel=1, n_ctx_per_slot=256) as server:
         print(server.pid, flush=True)
         time.sleep(120)
     except KeyboardInterrupt:
+        time.sleep(1)  # long enough for the server to end, had it been interrupted too
         connection = http.client.HTTPConnection(urlsplit(server.base_url).netloc, timeout=20)
         connection.request("GET", "/health")
         print(connection.getresponse().status, flush=True)
