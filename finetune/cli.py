@@ -9,7 +9,9 @@ from selfinstruct.command import LazyCommand, LazyGroup, run_program
 GROUP = LazyGroup(
     {
         "train": LazyCommand("finetune.training", "train", "TrainConfig", "Train a LoRA adapter on instruction data."),
-        "evaluate": LazyCommand("finetune.evaluation", "evaluate", "EvaluateConfig", "Score a model on held-out tasks."),
+        "evaluate": LazyCommand(
+            "finetune.evaluation", "evaluate", "EvaluateConfig", "Score a model on held-out tasks."
+        ),
         "compare": LazyCommand(
             "finetune.comparison", "compare", "CompareConfig", "Say what got better or worse between evaluations.",
             arguments=("base", "tuned"),

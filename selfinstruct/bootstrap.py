@@ -7,10 +7,11 @@ is then a function of configuration, seed and completions. Resume is replay: the
 
 from __future__ import annotations
 
+import logging
 import signal
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from random import Random
 from typing import Any
@@ -23,7 +24,9 @@ from selfinstruct.ledger import Ledger
 from selfinstruct.novelty import NoveltyIndex, Tokenizer
 from selfinstruct.records import Candidate, Completion, Endpoint, Example, Neighbour, Prompt, Verdict
 from selfinstruct.strategies import Slot, Strategy
-from selfinstruct.teacher import Teacher
+from selfinstruct.teacher import Stopped, Teacher
+
+logger = logging.getLogger(__name__)
 
 N_NEAREST = 10  # Self-Instruct records the ten most similar instructions
 
@@ -170,16 +173,25 @@ class Bootstrap:
         self._finished: dict[int, list[Candidate]] = {}
         self._n_accepted_after: list[int] = []  # accepted tasks after each judged slot
         self._next_slot = 0
-        self._asking = anyio.CancelScope()
+        self._unfinished: set[int] = set()  # slots that an end of asking left open
+        self._aborted = False
         self._progressed = anyio.Event()
 
     async def run(self) -> None:
-        """Run until the target, saturation, a cap, an outage or a signal; the last three are left in `state.error`."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch_signals)
-            with self._asking:
+        """Run until the target, saturation, a cap, an outage or a signal; the last three are left in `state.error`.
+
+        After those, slots go on being judged as long as the ledger has the replies, so that what is left is the longest
+        prefix of slots that has been paid for, also when a replay was cut short.
+
+        Raises:
+            Error: When the ledger cannot be written.
+            Interrupted: At a second signal, which leaves the judging undone too.
+        """
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._watch_signals, tasks.cancel_scope)
                 async with anyio.create_task_group() as slots:
-                    while self._state.closed_by is None:
+                    while self._state.closed_by is None and self._state.n_slots not in self._unfinished:
                         while self._may_begin_slot():
                             slots.start_soon(self._work, self._next_slot)
                             self._next_slot += 1
@@ -187,14 +199,18 @@ class Bootstrap:
                         self._progressed = anyio.Event()
                         await self._judge_finished()
                     self._end_asking()
-            tasks.cancel_scope.cancel()
-        if self._state.closed_by is None:
-            await self._judge_finished()
+                tasks.cancel_scope.cancel()
+        except Exception as error:
+            raise _only(error) from None
+        if self._aborted and self._state.closed_by is None:
+            raise Interrupted("aborted; every reply that came in is kept, and the same command resumes")
 
     def _may_begin_slot(self) -> bool:
         """Within the window, and only while the slots under way are not expected to reach the target."""
         under_way = self._next_slot - self._state.n_slots
-        if under_way >= self._plan.window or (self._last_slot is not None and self._next_slot > self._last_slot):
+        if under_way >= self._plan.window:
+            return False
+        if under_way and self._last_slot is not None and self._next_slot > self._last_slot:
             return False
         missing = self._plan.target - len(self._state.pool.accepted)
         if self._state.n_slots == 0:
@@ -214,8 +230,11 @@ class Bootstrap:
         slot = slot_of(plan, number, pool.seeds, pool.accepted[:n_accepted], ask, screening)
         try:
             self._finished[number] = await plan.strategy(slot)
-        except Exception as error:
-            self._stop(_only(error))
+        except Exception as group:
+            self._unfinished.add(number)
+            error = _only(group)
+            if not isinstance(error, Stopped):
+                self._stop(error)
         self._progressed.set()
 
     def _stop(self, error: BaseException) -> None:
@@ -225,9 +244,10 @@ class Bootstrap:
 
     def _end_asking(self) -> None:
         """Send nothing new. Requests in flight may have been paid for: they finish and are stored, unless local."""
-        self._asking.cancel()
         if self._plan.model == "embedded":
             self._teacher.abort()
+        else:
+            self._teacher.stop()
 
     async def _judge_finished(self) -> None:
         """Judge every slot whose turn has come."""
@@ -268,20 +288,28 @@ class Bootstrap:
         saturated = len(recent) == window and sum(recent) < self._plan.min_yield * window
         return "saturated" if saturated else None
 
-    async def _watch_signals(self) -> None:
-        with suppress(NotImplementedError), anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            asked = False
+    async def _watch_signals(self, everything: anyio.CancelScope) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # only the main thread hears signals
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            interrupted = False
             async for _ in signals:
-                if asked:
+                if interrupted:
+                    self._aborted = True
                     self._teacher.abort()
-                asked = True
+                    everything.cancel()
+                interrupted = True
                 self._stop(Interrupted("interrupted; everything so far is kept, and the same command resumes"))
+                logger.warning(
+                    "interrupted: %d request(s) in flight finish and are kept; once more aborts",
+                    self._teacher.in_flight,
+                )
 
 
 def _only(error: BaseException) -> BaseException:
-    """The error inside the groups that task groups make of it; one of ours before others."""
+    """The error inside the groups that task groups make of it; one of ours before others, a mere stop last."""
     while inner := getattr(error, "exceptions", None):
-        error = next((e for e in inner if isinstance(e, Error)), inner[0])
+        error = min(inner, key=lambda e: (not isinstance(e, Error), isinstance(e, Stopped)))
     return error
 
 

@@ -92,11 +92,13 @@ class TransientError(TeacherError):
     Args:
         message: What the endpoint or the network said, without secrets.
         retry_after_s: Seconds that the endpoint asked us to wait, if it did.
+        refused: Whether it is certain that no reply was made, so that none can be billed.
     """
 
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+    def __init__(self, message: str, retry_after_s: float | None = None, *, refused: bool = False) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.refused = refused
 
 
 class PermanentError(TeacherError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import sys
@@ -31,7 +32,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
     """Open a file for reading, unpacking `.gz`, with every failure as an `InputError`."""
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:

@@ -15,11 +15,21 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from selfinstruct.command import Config
 from selfinstruct.errors import AuthenticationError, StoppedEarly, UsageError
-from selfinstruct.files import digest, read_toml, sha256_file, shipped, to_toml, write_json, write_jsonl, write_text
+from selfinstruct.files import (
+    digest,
+    read_toml,
+    sha256_file,
+    shipped,
+    to_toml,
+    validate,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 from selfinstruct.records import Candidate, Verdict
 
 logger = logging.getLogger(__name__)
@@ -151,6 +161,8 @@ def generate(config: GenerateConfig) -> RunSummary | Forecast:
     if config.dry_run:
         return forecast(config, seeds)
     api_key = _api_key(config)
+    if config.out.exists() and not config.out.is_dir():
+        raise UsageError(f"--out {config.out} is a file; give a folder")
     config.out.mkdir(parents=True, exist_ok=True, mode=0o700)
     with only_process(config.out):
         config = _begun(config, sha256_file(config.seeds))
@@ -180,6 +192,11 @@ async def _generate(config: GenerateConfig, seeds: list[Any], api_key: str | Non
                 lost,
             )
         past = ledger.requests()
+        if config.max_cost_usd is not None and past.cost_usd is None:
+            raise UsageError(
+                "this run sent requests while their price was unknown, so --max-cost-usd cannot be kept; cap with"
+                " --max-requests"
+            )
         budget = Budget(price, config.max_cost_usd, config.max_requests, past.cost_usd or 0.0, past.sent)
         await ledger.forget_judgement()
         elapsed_before = ledger.fact("elapsed_s") or 0.0
@@ -209,7 +226,7 @@ async def _generate(config: GenerateConfig, seeds: list[Any], api_key: str | Non
         summary = _write_results(config, ledger, state, elapsed_before + time.monotonic() - started)
     finally:
         ledger.close()
-    if state.error:
+    if state.error and state.closed_by is None:
         raise state.error
     if state.closed_by == "saturated":
         raise StoppedEarly(
@@ -258,6 +275,8 @@ def _resolved(config: GenerateConfig) -> GenerateConfig:
         raise UsageError("--base-url: the embedded model is local; name the endpoint's model with --model")
     if config.base_url and urlsplit(config.base_url).scheme not in ("http", "https"):
         raise UsageError(f"--base-url: must start with https:// or http://, not '{config.base_url}'")
+    if config.base_url and urlsplit(config.base_url).password:
+        raise UsageError("--base-url: holds a password, which would be written to run.toml; use --api-key-env")
     return config.model_copy(update=values)
 
 
@@ -318,6 +337,14 @@ def _key_parts(config: GenerateConfig) -> dict[str, Any]:
     return {"seeds_sha256": sha256_file(config.seeds), "thinking_tokens": config.thinking_tokens}
 
 
+class _RunFile(BaseModel):
+    """What run.toml holds."""
+
+    generate: GenerateConfig
+    seeds_sha256: str
+    versions: dict[str, str]
+
+
 def _begun(config: GenerateConfig, seeds_sha256: str) -> GenerateConfig:
     """Settle the run's configuration in run.toml, or check that a resumed run's is the same.
 
@@ -325,26 +352,23 @@ def _begun(config: GenerateConfig, seeds_sha256: str) -> GenerateConfig:
         UsageError: With a diff, when an option that shapes the data differs.
     """
     path = config.out / "run.toml"
-    before = read_toml(path) if path.exists() else None
+    before = validate(_RunFile, read_toml(path), path=path) if path.exists() else None
     assert config.concurrency
-    recorded = before["generate"] if before else {}
-    window = config.window or recorded.get("window") or 2 * config.concurrency
+    window = config.window or (before and before.generate.window) or 2 * config.concurrency
     config = config.model_copy(update={"window": window})
     options = config.model_dump(mode="json", exclude={"dry_run"})
     if before:
-        differences = _differences(recorded, options)
-        if before["seeds_sha256"] != seeds_sha256:
+        differences = _differences(before.generate.model_dump(mode="json"), options)
+        if before.seeds_sha256 != seeds_sha256:
             differences.append("seeds: the file's content has changed")
-        if config.window != recorded["window"]:
-            differences.append(f"window: {recorded['window']} in the run, {config.window} now")
-        if config.num_instructions < recorded["num_instructions"]:
-            differences.append(f"num_instructions: {recorded['num_instructions']} in the run; it may only grow")
+        if config.num_instructions < before.generate.num_instructions:
+            differences.append(f"num_instructions: {before.generate.num_instructions} in the run; it may only grow")
         if differences:
             raise UsageError(
                 f"{config.out} was begun with other options; give those again, or choose another --out:\n  "
                 + "\n  ".join(differences)
             )
-        _warn_of_versions(before["versions"])
+        _warn_of_versions(before.versions)
     elif any(config.out.glob("*.sqlite")):
         raise UsageError(f"{config.out} has a ledger but no run.toml; restore it or choose another --out")
     write_text(path, to_toml({"generate": options, "seeds_sha256": seeds_sha256, "versions": _versions()}))
@@ -352,8 +376,8 @@ def _begun(config: GenerateConfig, seeds_sha256: str) -> GenerateConfig:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    names = [n for n in now if n not in FREE and before.get(n) != now[n]]
-    return [f"{name}: {before.get(name)} in the run, {now[name]} now" for name in names]
+    names = [name for name in now if name not in FREE and before[name] != now[name]]
+    return [f"{name}: {before[name]} in the run, {now[name]} now" for name in names]
 
 
 def _versions() -> dict[str, str]:

@@ -14,7 +14,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -116,12 +116,11 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            self._reader = _connect(path)
+        with _errors_of(path), ExitStack() as connections:
+            self._reader = connections.enter_context(closing(_connect(path)))
             self._prepare()
-            self._writer = _connect(path)
-        except sqlite3.DatabaseError as error:
-            raise _converted(error, path) from error
+            self._writer = connections.enter_context(closing(_connect(path)))
+            self._connections = connections.pop_all()
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_groups, name="ledger", daemon=True)
         self._thread.start()
@@ -139,18 +138,25 @@ class Ledger:
         """Finish the writes that are waiting and close the file."""
         self._writes.put(None)
         self._thread.join()
-        self._writer.close()
-        self._reader.close()
+        self._connections.close()
+
+    def _rows(self, sql: str) -> Iterator[Any]:
+        with _errors_of(self._path):
+            yield from self._reader.execute(sql)
+
+    def _row(self, sql: str, values: Sequence[Any] = ()) -> Any:
+        with _errors_of(self._path):
+            return self._reader.execute(sql, values).fetchone()
 
     # -- requests ----------------------------------------------------------------------------------------------
 
     def completion(self, prompt_key: str) -> Completion | None:
         """The stored reply to a prompt, if there is one."""
-        row = self._reader.execute(
+        row = self._row(
             "SELECT completion_key, text, finish_reason, prompt_tokens, completion_tokens, error"
             " FROM completions WHERE prompt_key = ?",
             (prompt_key,),
-        ).fetchone()
+        )
         return Completion(prompt_key, *row) if row else None
 
     async def begin_attempt(self, prompt_key: str, slot: int, reserved_usd: float | None) -> int:
@@ -185,26 +191,25 @@ class Ledger:
 
     async def lose_open_attempts(self) -> int:
         """Mark attempts that were in flight when an earlier process ended, charged as reserved; returns how many."""
-        count: int = self._reader.execute("SELECT count(*) FROM attempts WHERE outcome IS NULL").fetchone()[0]
+        count: int = self._row("SELECT count(*) FROM attempts WHERE outcome IS NULL")[0]
         await self._write([("UPDATE attempts SET outcome = 'lost', cost_usd = reserved_usd WHERE outcome IS NULL", ())])
         return count
 
     def requests(self) -> Requests:
         """Totals over all attempts so far. The cost is None when the price of any of them is unknown."""
-        sent, completed, failed, lost, unpriced, cost, retried = self._reader.execute(
+        sent, completed, failed, lost, unpriced, cost, retried = self._row(
             "SELECT count(*), coalesce(sum(outcome = 'completed'), 0), coalesce(sum(outcome LIKE 'failed:%'), 0),"
             " coalesce(sum(outcome = 'lost'), 0), coalesce(sum(coalesce(cost_usd, reserved_usd) IS NULL), 0),"
             " coalesce(sum(coalesce(cost_usd, reserved_usd)), 0.0), count(*) - count(DISTINCT prompt_key) FROM attempts"
-        ).fetchone()
-        tokens = self._reader.execute(
+        )
+        tokens = self._row(
             "SELECT coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) FROM completions"
-        ).fetchone()
+        )
         return Requests(sent, completed, retried, failed, lost, None if unpriced else cost, *tokens)
 
     def unused_completions(self, last_slot: int) -> int:
         """How many completions belong to slots after the one in which the run closed."""
-        row = self._reader.execute("SELECT count(*) FROM completions WHERE slot > ?", (last_slot,)).fetchone()
-        return int(row[0])
+        return int(self._row("SELECT count(*) FROM completions WHERE slot > ?", (last_slot,))[0])
 
     # -- judgement ---------------------------------------------------------------------------------------------
 
@@ -229,7 +234,7 @@ class Ledger:
 
     def accepted(self) -> Iterator[Example]:
         """The data set so far, in order."""
-        for row in self._reader.execute(
+        for row in self._rows(
             "SELECT id, instruction, instances, is_classification, source, nearest FROM examples ORDER BY position"
         ):
             yield Example(
@@ -238,7 +243,7 @@ class Ledger:
 
     def rejected(self) -> Iterator[tuple[Candidate, Verdict]]:
         """The rejected candidates with their verdicts, in order."""
-        for row in self._reader.execute(
+        for row in self._rows(
             "SELECT id, instruction, instances, is_classification, source, rule, detail, nearest"
             " FROM candidates JOIN verdicts USING (position) WHERE rule IS NOT NULL ORDER BY position"
         ):
@@ -247,20 +252,20 @@ class Ledger:
 
     def rules(self) -> dict[str, int]:
         """How many candidates each rule rejected, most first."""
-        rows = self._reader.execute(
+        rows = self._rows(
             "SELECT rule, count(*) FROM verdicts WHERE rule IS NOT NULL GROUP BY rule ORDER BY count(*) DESC, rule"
         )
-        return dict(rows.fetchall())
+        return dict(rows)
 
     def n_accepted(self) -> int:
         """How many candidates were accepted so far."""
-        return int(self._reader.execute("SELECT count(*) FROM verdicts WHERE rule IS NULL").fetchone()[0])
+        return int(self._row("SELECT count(*) FROM verdicts WHERE rule IS NULL")[0])
 
     # -- facts -------------------------------------------------------------------------------------------------
 
     def fact(self, name: str) -> Any:
         """A figure of the run as a whole, or None."""
-        row = self._reader.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        row = self._row("SELECT value FROM facts WHERE name = ?", (name,))
         return json.loads(row[0]) if row else None
 
     async def record_fact(self, name: str, value: Any) -> None:
@@ -295,11 +300,11 @@ class Ledger:
             self._writer.execute("BEGIN IMMEDIATE")
             rows = [write.run(self._writer) for write in group]
             self._writer.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:  # whatever it is, those who wait must hear of it
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             for write in group:
-                write.fail(_converted(error, self._path))
+                write.fail(_converted(error, self._path) if isinstance(error, sqlite3.Error) else error)
         else:
             for write, row in zip(group, rows, strict=True):
                 write.succeed(row)
@@ -339,6 +344,14 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     return connection
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _converted(error, path) from error
 
 
 def _end_attempt(attempt: int, outcome: str, cost_usd: float | None, seconds: float) -> _Statement:

@@ -263,7 +263,8 @@ def plan(recipe: Recipe, folder: Path) -> list[Stage]:
         ),
         Stage(
             "report", "selfinstruct",
-            ("report", *map(str, (run, train, base, tuned)), "--compare", str(compare), "--out", str(page), "--overwrite"),
+            ("report", *map(str, (run, train, base, tuned)),
+             "--compare", str(compare), "--out", str(page), "--overwrite"),
             {}, (dataset, compare, train / "summary.json"), (page,),
         ),
     ]  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from datetime import date
 from typing import Any, Protocol
 
 from selfinstruct.errors import UsageError
@@ -24,6 +25,9 @@ ALPACA_WITHOUT_INPUT = (
     "Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{instruction}\n\n### Response:"
 )
+# Some chat templates state today's date; the text must not change from day to day. This is the date that Llama 3's
+# template falls back to where it is told none.
+_TODAY = date(2024, 7, 26)
 
 
 class Renderer(Protocol):
@@ -80,14 +84,15 @@ class ChatRenderer:
         apply: Renders messages; the second argument asks for the header of the next assistant turn.
             With transformers: `tokenizer.apply_chat_template(m, tokenize=False, add_generation_prompt=g)`.
         template: Source of the template, for the hash.
+        bos: Text of the token that the template may put first, "" if none; for the hash as well.
         eos: Text of the end-of-sequence token.
     """
 
     name = "chat"
 
-    def __init__(self, apply: Callable[[list[Message], bool], str], template: str, eos: str) -> None:
+    def __init__(self, apply: Callable[[list[Message], bool], str], template: str, bos: str, eos: str) -> None:
         self._apply, self._eos = apply, eos
-        self.sha256 = _sha256(self.name, template, eos)
+        self.sha256 = _sha256(self.name, template, bos, eos)
 
     def prompt(self, instruction: str, input: str) -> str:
         return self._apply([{"role": "user", "content": joined(instruction, input)}], True)
@@ -102,8 +107,10 @@ class ChatRenderer:
                 "from the prompt; use --template alpaca"
             )
         answer = whole[len(prompt) :]
-        # What a template writes after the end of the turn is never generated, so it is not learnt either.
-        end = answer.rfind(self._eos)
+        # The turn ends with the first such token after the output, which may quote it. What a template writes after
+        # that is never generated, so it is not learnt either.
+        text = output.strip()
+        end = answer.find(self._eos, answer.find(text) + len(text) if text in answer else 0)
         return answer[: end + len(self._eos)] if end >= 0 else answer + self._eos
 
 
@@ -120,6 +127,7 @@ def renderer_for(tokenizer: Any, template: str) -> Renderer:
 
     Raises:
         UsageError: When a chat template is asked for and the model has none, or there is no end-of-sequence token.
+            A template that cannot be rendered raises one when it is used.
     """
     eos = tokenizer.eos_token
     if not eos:
@@ -131,6 +139,15 @@ def renderer_for(tokenizer: Any, template: str) -> Renderer:
         raise UsageError("the model has no chat template; use --template alpaca")
 
     def apply(messages: Sequence[Message], generation_prompt: bool) -> str:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt))
+        from jinja2 import TemplateError
 
-    return ChatRenderer(apply, str(tokenizer.chat_template), eos)
+        try:
+            return str(
+                tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=generation_prompt, strftime_now=_TODAY.strftime
+                )
+            )
+        except TemplateError as error:
+            raise UsageError(f"the model's chat template fails ({error}); use --template alpaca") from error
+
+    return ChatRenderer(apply, str(tokenizer.chat_template), tokenizer.bos_token or "", eos)

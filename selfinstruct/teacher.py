@@ -41,8 +41,12 @@ stamina.instrumentation.set_on_retry_hooks(())  # the teacher says itself what i
 DEFAULT_THINKING_TOKENS = 2048
 _OPTIONAL = ("temperature", "top_p", "presence_penalty", "stop", "seed")
 _TRANSIENT_STATUS = (408, 409, 425, 429)
-_FIRST_WAIT_S, _MAX_WAIT_S, _JITTER_S = 0.5, 30.0, 1.0
+_REFUSING_STATUS = (425, 429, 503)  # nothing was done, so nothing is billed
+_ABOUT_THE_PROMPT = ("messages", "prompt")  # parameters whose refusal says nothing about the next request
+_MIN_WAIT_S, _FIRST_WAIT_S, _MAX_WAIT_S, _JITTER_S = 0.01, 0.5, 30.0, 1.0
 _FIRST_ANSWER_S = 60.0  # an endpoint that has never answered is more likely a wrong address than an outage
+_MAX_MESSAGE = 500  # characters of what an endpoint says
+_MAX_COUNT = 2**40  # tokens; more is no count
 _KEY = re.compile(r"\b(sk|pk|key|gsk|hf)[-_][\w*.-]{6,}")
 _PARAMETER = re.compile(r"['\"`](max_tokens|temperature|top_p|presence_penalty|stop|seed)['\"`]")
 
@@ -83,6 +87,10 @@ class _Reply:
     completion_tokens: int | None
 
 
+class Stopped(Exception):
+    """The run is ending: the ledger has no reply to a prompt, and nothing more is sent."""
+
+
 class Teacher:
     """Answers prompts, from the ledger where it can.
 
@@ -99,8 +107,12 @@ class Teacher:
         self._limiter = anyio.CapacityLimiter(concurrency)
         self._dialect = _Dialect(server.thinking_tokens)
         self._first = anyio.Lock()
-        self._answered = ledger.requests().completed > 0
+        self._first_is_in = False  # this process has had its first reply
+        self._works = ledger.requests().completed > 0  # the endpoint has replied to this run before
+        self._last_reply = time.monotonic()
         self._warned = False
+        self._stopped = False
+        self._asking: set[anyio.CancelScope] = set()
         self._in_flight: set[anyio.CancelScope] = set()
         # The client would look for OPENAI_API_KEY by itself when none is given.
         self._client = openai.AsyncOpenAI(
@@ -120,10 +132,17 @@ class Teacher:
         """How many requests are under way."""
         return len(self._in_flight)
 
+    def stop(self) -> None:
+        """Send nothing new. Requests in flight may have been paid for: they finish and are stored."""
+        self._stopped = True
+        for scope in self._asking:
+            scope.cancel()
+
     def abort(self) -> None:
-        """Let a cancellation reach the requests in flight, which otherwise finish and are stored."""
+        """Send nothing new, and give up the requests in flight."""
         for scope in self._in_flight:
             scope.shield = False
+        self.stop()
 
     async def ask(self, slot: int, step: str, prompt: Prompt) -> Completion:
         """The completion of a prompt: the stored one, else a new one.
@@ -140,35 +159,58 @@ class Teacher:
             CapReached: A cap could be passed.
             StoppedEarly: The endpoint stayed away for `outage_s`, or the account is out of credit.
             UsageError: The endpoint refuses every request: wrong model, wrong URL.
+            Stopped: The run is ending.
         """
         request = asdict(prompt)
         prompt_key = digest([self._config_key, slot, step, request], 24)
         if stored := self._ledger.completion(prompt_key):
             return stored
-        async with self._limiter:
-            if self._answered:
-                return await self._ask_until_answered(prompt_key, slot, step, prompt, request)
-            # One request alone shows whether key, model and parameters are right, before many find out.
+        if not self._stopped:
+            with _scope(self._asking, shield=False):
+                async with self._limiter:
+                    return await self._ask_in_turn(prompt_key, slot, step, prompt, request)
+        raise Stopped
+
+    async def _ask_in_turn(
+        self, prompt_key: str, slot: int, step: str, prompt: Prompt, request: Mapping[str, Any]
+    ) -> Completion:
+        """One request alone shows whether key, model and parameters are right, before many find out."""
+        if not self._first_is_in:
             async with self._first:
-                completion = await self._ask_until_answered(prompt_key, slot, step, prompt, request)
-                self._answered = True
-                return completion
+                if not self._first_is_in:
+                    completion = await self._ask_until_answered(prompt_key, slot, step, prompt, request)
+                    self._first_is_in = True
+                    return completion
+        return await self._ask_until_answered(prompt_key, slot, step, prompt, request)
 
     async def _ask_until_answered(
         self, prompt_key: str, slot: int, step: str, prompt: Prompt, request: Mapping[str, Any]
     ) -> Completion:
-        patience_s = self._server.outage_s if self._answered else min(self._server.outage_s, _FIRST_ANSWER_S)
+        patience_s = self._server.outage_s if self._works else min(self._server.outage_s, _FIRST_ANSWER_S)
+        started = time.monotonic()
+
+        def wait_before_retry(error: Exception) -> bool | float:
+            """Stamina's hook: True for its own back-off, seconds where the endpoint named them, False to give up."""
+            if not isinstance(error, TransientError):
+                return False
+            # An endpoint that replies to others is busy, not lost.
+            away_s = time.monotonic() - max(started, self._last_reply)
+            if away_s + (error.retry_after_s or 0.0) > patience_s:
+                return False
+            return True if error.retry_after_s is None else max(error.retry_after_s, _MIN_WAIT_S)
+
         try:
             async for attempt in stamina.retry_context(
-                on=_wait_before_retry, attempts=None, timeout=patience_s,
+                on=wait_before_retry, attempts=None, timeout=None,
                 wait_initial=_FIRST_WAIT_S, wait_max=_MAX_WAIT_S, wait_jitter=_JITTER_S,
             ):  # fmt: skip
                 with attempt:
                     return await self._attempt_in_dialect(prompt_key, slot, step, prompt, request)
         except TransientError as error:
+            wish = "" if error.retry_after_s is None else f"; asks to wait {error.retry_after_s:g} s"
             raise StoppedEarly(
-                f"{_host(self._server.base_url)} gave no answer for {patience_s:g} s ({error}); everything so far is"
-                " kept, and the same command resumes"
+                f"{_host(self._server.base_url)} gave no answer for {patience_s:g} s ({error}{wish}); everything so far"
+                " is kept, and the same command resumes"
             ) from error
         raise AssertionError("stamina ends with a result or an error")
 
@@ -185,34 +227,39 @@ class Teacher:
                     self._dialect.learn(error.parameter)
                     logger.info("the endpoint refuses %s for this model; going on without", error.parameter)
                     continue
-                if not self._answered:
+                if self._is_fatal(error):
                     raise UsageError(
                         f"{_host(self._server.base_url)} refuses the first request: {error}. Check --model, --base-url"
                         " and --endpoint"
                     ) from error
                 raise
 
+    def _is_fatal(self, error: PermanentError) -> bool:
+        """Whether what is refused is the way of asking, not one prompt: nothing has ever been answered."""
+        return not self._works and error.parameter not in _ABOUT_THE_PROMPT
+
     async def _attempt(
         self, prompt_key: str, slot: int, step: str, prompt: Prompt, request: Mapping[str, Any], body: dict[str, Any]
     ) -> Completion:  # fmt: skip
+        if self._stopped:
+            raise Stopped
         text = "".join(message["content"] for message in prompt.messages)
         max_completion = body.get("max_tokens") or body.get("max_completion_tokens") or 0
         reserved = self._budget.reserve(max_prompt_tokens(text), max_completion)
         # From here on the request is finished and stored even when the run is stopping: it may cost money already.
-        with self._uninterrupted():
+        with _scope(self._in_flight, shield=True):
             attempt = await self._ledger.begin_attempt(prompt_key, slot, reserved)
             started = time.monotonic()
             try:
                 reply = await self._send(body)
             except PermanentError as error:
                 cost = self._budget.release(reserved)
-                if self._dialect.has_alternative(error.parameter, body) or not self._answered:
+                if self._dialect.has_alternative(error.parameter, body) or self._is_fatal(error):
                     await self._ledger.fail_attempt(attempt, str(error), cost, time.monotonic() - started)
                     raise
                 completion = _completion(prompt_key, _Reply("", "error", 0, 0), str(error))
             except TransientError as error:
-                # A reply may have been made and billed, unless the endpoint said that it refused.
-                cost = self._budget.settle(reserved, *((0, 0) if error.retry_after_s is not None else (None, None)))
+                cost = self._budget.release(reserved) if error.refused else self._budget.settle(reserved, None, None)
                 logger.log(logging.INFO if self._warned else logging.WARNING, "asking again after an error: %s", error)
                 self._warned = True
                 await self._ledger.fail_attempt(attempt, str(error), cost, time.monotonic() - started)
@@ -229,30 +276,33 @@ class Teacher:
             else:
                 cost = self._budget.settle(reserved, reply.prompt_tokens, reply.completion_tokens)
                 completion = _completion(prompt_key, self._dialect.cut(reply, prompt), None)
-            seconds = time.monotonic() - started
+            self._works, self._last_reply = True, time.monotonic()
+            seconds = self._last_reply - started
             await self._ledger.complete_attempt(attempt, completion, slot, step, request, cost, seconds)
-            return completion
-        raise anyio.get_cancelled_exc_class()()  # the scope swallowed an abort
-
-    @contextlib.contextmanager
-    def _uninterrupted(self) -> Iterator[None]:
-        with anyio.CancelScope(shield=True) as scope:
-            self._in_flight.add(scope)
-            try:
-                yield
-            finally:
-                self._in_flight.discard(scope)
+        return completion
 
     async def _send(self, body: dict[str, Any]) -> _Reply:
         path = "/chat/completions" if self._server.endpoint == "chat" else "/completions"
         try:
             response: Any = await self._client.post(path, body=body, cast_to=_raw_response_type())
         except openai.OpenAIError as error:
-            raise _converted(error, self._server) from error
+            # Not chained: the client's error may echo the key, which a traceback would show.
+            raise _converted(error, self._server) from None
         try:
             return _parsed(json.loads(response.content))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise TransientError(f"malformed reply ({type(error).__name__})") from error
+
+
+@contextlib.contextmanager
+def _scope(scopes: set[anyio.CancelScope], *, shield: bool) -> Iterator[None]:
+    """A cancel scope that is in a set while it is open."""
+    with anyio.CancelScope(shield=shield) as scope:
+        scopes.add(scope)
+        try:
+            yield
+        finally:
+            scopes.discard(scope)
 
 
 def _raw_response_type() -> Any:
@@ -322,30 +372,28 @@ def _parsed(values: Any) -> _Reply:
         text = "".join(part.get("text", "") for part in text)
     usage = values.get("usage") or {}
     return _Reply(
-        without_thinking(text or ""),
-        choice.get("finish_reason") or "stop",
+        without_thinking(_storable(text or "")),
+        str(choice.get("finish_reason") or "stop"),
         _count(usage.get("prompt_tokens")),
         _count(usage.get("completion_tokens")),
     )
 
 
+def _storable(text: str) -> str:
+    """Text without lone surrogates, which JSON can hold and UTF-8 cannot: half an emoji, cut by a token limit."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None
-
-
-def _wait_before_retry(error: Exception) -> bool | float:
-    """Stamina's hook: True for its own back-off, seconds where the endpoint named them, False to give up."""
-    if not isinstance(error, TransientError):
-        return False
-    return True if error.retry_after_s is None else max(error.retry_after_s, 0.01)
+    return value if isinstance(value, int) and 0 <= value < _MAX_COUNT else None
 
 
 def _converted(error: openai.OpenAIError, server: Server) -> Error:
     """An error of the client as one of ours, without secrets."""
-    if isinstance(error, openai.APITimeoutError):
-        return TransientError(f"no reply within {server.timeout_s:g} s")
-    if isinstance(error, openai.APIConnectionError):
-        return TransientError(_redacted(f"{error} {error.__cause__ or ''}".strip(), server))
+    if isinstance(error, openai.APITimeoutError | openai.APIConnectionError):
+        timed_out = isinstance(error, openai.APITimeoutError)
+        said = f"no reply within {server.timeout_s:g} s" if timed_out else f"{error} {error.__cause__ or ''}".strip()
+        return TransientError(_redacted(said, server), refused=_was_never_sent(error))
     if not isinstance(error, openai.APIStatusError):
         return TransientError(_redacted(str(error), server))
     message = _redacted(f"{error.status_code}: {_said(error)}", server)
@@ -363,16 +411,23 @@ def _converted(error: openai.OpenAIError, server: Server) -> Error:
     if "quota" in code or "billing" in code or error.status_code == 402:
         return StoppedEarly(f"the account at {_host(server.base_url)} is out of credit ({message}); top up and resume")
     if error.status_code in _TRANSIENT_STATUS or error.status_code >= 500:
-        return TransientError(message, _retry_after(error.response.headers))
+        retry_after_s = _retry_after(error.response.headers)
+        return TransientError(message, retry_after_s, refused=error.status_code in _REFUSING_STATUS)
     if 300 <= error.status_code < 400:
         return UsageError(f"{_host(server.base_url)} redirects, which is not followed with a key; check --base-url")
     return PermanentError(message, _refused_parameter(error))
 
 
+def _was_never_sent(error: openai.APIConnectionError) -> bool:
+    import httpx2
+
+    return isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
+
+
 def _said(error: openai.APIStatusError) -> str:
     body = error.body
     said = body.get("message") if isinstance(body, dict) else None
-    return str(said or error.response.text or error.response.reason_phrase)[:500]
+    return str(said or error.response.text or error.response.reason_phrase)
 
 
 def _refused_parameter(error: openai.APIStatusError) -> str | None:
@@ -397,7 +452,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 def _redacted(text: str, server: Server) -> str:
     if server.api_key:
         text = text.replace(server.api_key, "[key]")
-    return _KEY.sub("[key]", text)
+    return _storable(_KEY.sub("[key]", text)[:_MAX_MESSAGE])
 
 
 def _host(base_url: str) -> str:

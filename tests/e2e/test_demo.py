@@ -1,4 +1,4 @@
-"""The whole job on the embedded model, at its smallest: every stage, every file, and that a second call does nothing twice."""
+"""The whole job on the embedded model, at its smallest: all stages, all files, and a second call that does nothing."""
 
 from __future__ import annotations
 
