@@ -206,12 +206,13 @@ def load_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
         if not (adapter / name).is_file():
             problem = f"holds no {name}, so it is no adapter" if adapter.is_dir() else "no such folder"
             raise InputError(problem, path=adapter, remedy="give the folder adapter/ that `finetune train` wrote")
-    base = read_json(adapter / "adapter_config.json").get("base_model_name_or_path") or ""
-    # An organisation's copy of a model is the same model, so only the last part of the name counts.
-    if _last_part(base) != _last_part(model.name_or_path):
+    settings = adapter / "adapter_config.json"
+    base = validate(_AdapterSettings, read_json(settings), path=settings).base_model_name_or_path
+    # Another organisation's copy of a model is the same model, so only the last part of the name counts.
+    if base and _last_part(base) != _last_part(model.name_or_path):
         raise InputError(
-            f"was trained on {base}, not on {model.name_or_path}", path=adapter / "adapter_config.json",
-            field="base_model_name_or_path", remedy="give --model its base",
+            f"was trained on {base}, not on {model.name_or_path}", path=settings, field="base_model_name_or_path",
+            remedy="give --model its base, or mend the name if it is the same model",
         )  # fmt: skip
     try:
         config = PeftConfig.from_pretrained(str(adapter))
@@ -235,6 +236,14 @@ def load_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
     return tuned
 
 
+class _AdapterSettings(BaseModel):
+    """What is read here of PEFT's adapter_config.json."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    base_model_name_or_path: str | None = None
+
+
 def _last_part(name: str) -> str:
     return name.rstrip("/").rsplit("/", 1)[-1].lower()
 
@@ -242,7 +251,7 @@ def _last_part(name: str) -> str:
 class _Recorded(BaseModel):
     """selfinstruct.json, which `finetune train` writes beside adapter_config.json."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="ignore")
 
     template: Literal["alpaca", "chat"]
 

@@ -327,7 +327,7 @@ def _usage_message(error: click.UsageError, program: str) -> str:
 def _fail(message: str, code: int, error: BaseException, arguments: Iterable[str]) -> int:
     """Print one clear message; tracebacks only with --debug."""
     if "--debug" in arguments:
-        traceback.print_exception(error)
+        click.echo(printable("".join(traceback.format_exception(error))), err=True)
     click.echo(printable(f"error: {message}"), err=True)
     if "--json" in arguments:
         click.echo(to_json_line({"error": message, "exit_code": code}))

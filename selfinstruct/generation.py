@@ -34,12 +34,13 @@ from selfinstruct.records import Candidate, Verdict
 
 logger = logging.getLogger(__name__)
 
+MAX_PARALLEL = 8  # of the embedded model: more at once are no faster, and each takes memory
 OPENAI_URL = "https://api.openai.com/v1"
 StrategyName = Literal["self-instruct", "alpaca"]
 # On resume these may differ: they do not shape the data. (The target may only grow.)
 FREE = (
     "out", "base_url", "api_key_env", "concurrency", "max_cost_usd", "max_requests", "timeout_s", "outage_s", "threads",
-    "input_usd_per_mtok", "output_usd_per_mtok", "dry_run", "num_instructions", "seeds", "window", "port",
+    "input_usd_per_mtok", "output_usd_per_mtok", "dry_run", "num_instructions", "seeds", "port",
 )  # fmt: skip
 
 
@@ -287,6 +288,8 @@ def _api_key(config: GenerateConfig) -> str | None:
         AuthenticationError: When the key is not set and the endpoint certainly needs one.
         UsageError: When the key would travel unencrypted to another machine.
     """
+    from selfinstruct.teacher import is_loopback
+
     if config.embedded or not config.api_key_env:
         return None
     assert config.base_url
@@ -299,7 +302,7 @@ def _api_key(config: GenerateConfig) -> str | None:
                 f"no key: set the environment variable {config.api_key_env}, or run the local model: --model embedded"
             )
         return None
-    if url.scheme == "http" and url.hostname not in ("localhost", "127.0.0.1", "::1"):
+    if url.scheme == "http" and not is_loopback(config.base_url):
         raise UsageError(
             f"--base-url: a key must not travel unencrypted to {url.hostname}; use https, or --api-key-env '' for a"
             " server that needs no key"
@@ -411,7 +414,8 @@ def _endpoint(config: GenerateConfig) -> Iterator[str]:
 
     assert config.concurrency
     log = config.out / "server.log"
-    with embedded_server(threads=config.threads, n_parallel=config.concurrency, port=config.port, log=log) as server:
+    n_parallel = min(config.concurrency, MAX_PARALLEL)  # further requests wait inside the server
+    with embedded_server(threads=config.threads, n_parallel=n_parallel, port=config.port, log=log) as server:
         yield server.base_url
 
 

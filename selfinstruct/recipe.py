@@ -26,7 +26,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from selfinstruct.command import Config
-from selfinstruct.errors import Error, InputError, Interrupted
+from selfinstruct.errors import Error, InputError, Interrupted, UsageError
 from selfinstruct.files import (
     digest,
     read_json,
@@ -221,7 +221,10 @@ def _resolved(value: Any, recipe: Path, field: str) -> Any:
     if not isinstance(value, str):
         raise InputError("must be a path", path=recipe, field=field, remedy="write it in quotes")
     if value.startswith(_SHIPPED):
-        return str(shipped(value.removeprefix(_SHIPPED)))
+        try:
+            return str(shipped(value.removeprefix(_SHIPPED)))
+        except UsageError as error:
+            raise InputError(str(error), path=recipe, field=field) from error
     path = recipe.parent.absolute() / value
     if not path.exists():
         raise InputError(f"no such file: {path}", path=recipe, field=field, remedy="paths are relative to the recipe")
@@ -278,11 +281,14 @@ def _files(paths: list[str]) -> Iterator[Path]:
 def _check_sections(path: Path) -> None:
     """Let each command check its own section, so that a mistake in the last one shows before the first is paid for."""
     stand_in = ("--out", "x", "--config", str(path), "--print-config")
+    written = read_toml(path)
     for program, arguments in (
         ("selfinstruct", ("generate", *stand_in)),
         ("finetune", ("train", "--data", "x", *stand_in)),
         ("finetune", ("evaluate", *stand_in)),
     ):
+        if arguments[0] not in written:
+            continue
         checked = subprocess.run(  # noqa: S603
             _argv(program, arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
         )
@@ -297,7 +303,9 @@ def _forecast(recipe: Recipe) -> None:
         path = Path(folder) / "recipe.toml"
         write_text(path, to_toml(recipe.model_dump()))
         arguments = ("generate", "--config", str(path), "--out", "x", "--dry-run")
-        subprocess.run(_argv("selfinstruct", arguments), stdout=sys.stderr, check=False)  # noqa: S603
+        code = subprocess.run(_argv("selfinstruct", arguments), stdout=sys.stderr, check=False).returncode  # noqa: S603
+    if code:
+        _fail(f"the forecast ended with exit code {code}", code)
 
 
 def _run_stage(stage: Stage, place: str, folder: Path) -> str:

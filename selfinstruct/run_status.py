@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from selfinstruct.command import Config
 from selfinstruct.errors import InputError
-from selfinstruct.files import read_json, read_toml
+from selfinstruct.files import read_json, read_toml, validate
+from selfinstruct.results import RunFigures
 
 
 class StatusConfig(Config):
@@ -23,7 +24,7 @@ class Status:
     """A run as its ledger shows it.
 
     Attributes:
-        state: Why the run ended ("target", "saturated", "cap", "outage", "interrupted"), or "unfinished".
+        state: Why the run ended ("target", "saturated", "cap", "outage", "interrupted", "error"), or "unfinished".
         accepted, target: Tasks.
         rejected: Candidates by rule.
         requests: Sent, completed, retried, failed, lost.
@@ -41,11 +42,21 @@ class Status:
     cost_usd: float | None
 
 
+class _Options(BaseModel):
+    num_instructions: int
+
+
+class _Record(BaseModel):
+    """run.toml, as far as it matters here."""
+
+    generate: _Options
+
+
 def status(config: StatusConfig) -> Status:
     """Show progress, yield and cost of a run.
 
     Raises:
-        InputError: When the folder is no run.
+        InputError: When the folder is no run, or a file in it is broken.
     """
     from selfinstruct.ledger import Ledger
 
@@ -54,16 +65,16 @@ def status(config: StatusConfig) -> Status:
         raise InputError(
             "no ledger.sqlite here, so this is no run", path=config.run, remedy="give the --out of generate"
         )
-    recorded = read_toml(config.run / "run.toml")["generate"]
-    summary = config.run / "summary.json"
+    record = config.run / "run.toml"
+    target = validate(_Record, read_toml(record), path=record).generate.num_instructions
     ledger = Ledger(path)
     try:
-        requests = ledger.requests()
+        requests, accepted = ledger.requests(), ledger.n_accepted()
         return Status(
             run=str(config.run),
-            state=str(read_json(summary)["closed_by"]) if summary.exists() else "unfinished",
-            accepted=ledger.n_accepted(),
-            target=int(recorded["num_instructions"]),
+            state=_state(config.run, accepted, requests.sent),
+            accepted=accepted,
+            target=target,
             rejected=ledger.rules(),
             requests={
                 "sent": requests.sent, "completed": requests.completed, "retried": requests.retried,
@@ -74,6 +85,15 @@ def status(config: StatusConfig) -> Status:
         )  # fmt: skip
     finally:
         ledger.close()
+
+
+def _state(run: Path, accepted: int, n_sent: int) -> str:
+    """How the run ended; one that goes on still has the summary of its last end, which the ledger has left behind."""
+    path = run / "summary.json"
+    if not path.exists():
+        return "unfinished"
+    figures = validate(RunFigures, read_json(path), path=path)
+    return figures.closed_by if (figures.accepted, figures.requests.get("sent")) == (accepted, n_sent) else "unfinished"
 
 
 def describe(status: Status) -> str:

@@ -11,14 +11,16 @@ from selfinstruct.files import read_jsonl, validate
 from selfinstruct.records import Example, Instance
 
 
-class _InstanceRow(BaseModel):
+class InstanceRow(BaseModel):
+    """One case of a task."""
+
     model_config = ConfigDict(extra="forbid")
 
     input: StrictStr
     output: StrictStr = Field(min_length=1)
 
 
-class _SeedRow(BaseModel):
+class SeedRow(BaseModel):
     """The Self-Instruct schema (seed_tasks.jsonl of yizhongw/self-instruct)."""
 
     model_config = ConfigDict(extra="forbid")
@@ -26,7 +28,7 @@ class _SeedRow(BaseModel):
     id: StrictStr = Field(min_length=1)
     name: StrictStr
     instruction: StrictStr = Field(min_length=1)
-    instances: list[_InstanceRow] = Field(min_length=1)
+    instances: list[InstanceRow] = Field(min_length=1)
     is_classification: StrictBool
 
 
@@ -38,7 +40,7 @@ def read_seeds(path: Path) -> list[Example]:
     """
     seeds: dict[str, Example] = {}
     for line, values in read_jsonl(path):
-        row = validate(_SeedRow, values, path=path, line=line)
+        row = validate(SeedRow, values, path=path, line=line)
         if row.id in seeds:
             raise InputError(f"'{row.id}' is used twice", path=path, line=line, field="id", remedy="make ids unique")
         instances = tuple(Instance(instance.input, instance.output) for instance in row.instances)

@@ -8,75 +8,95 @@ Super-NaturalInstructions task JSON (`Definition, Instances`), seed-task JSONL (
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
 from selfinstruct.errors import InputError
-from selfinstruct.files import read_json, read_jsonl, validate
+from selfinstruct.files import ModelT, read_json, read_jsonl, validate
 from selfinstruct.records import Instance, TaskItem
+from selfinstruct.seeds import InstanceRow, SeedRow
 
 Metric = Literal["accuracy", "exact_match", "rouge_l"]
+Text = Annotated[StrictStr, Field(min_length=1)]
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 
 
-class _Row(BaseModel):
+class _HeldOutRow(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-
-class _InstanceRow(_Row):
-    input: StrictStr
-    output: StrictStr = Field(min_length=1)
-
-
-class _HeldOutRow(_Row):
     id: StrictStr = ""
-    task: StrictStr = Field(min_length=1)
-    cluster: StrictStr = Field(min_length=1)
-    instruction: StrictStr = Field(min_length=1)
+    task: Text
+    cluster: Text
+    instruction: Text
     input: StrictStr
-    references: list[StrictStr] = Field(min_length=1)
-    options: list[StrictStr] = []
+    references: list[Text] = Field(min_length=1)
+    options: list[Text] = []
     metric: Metric | None = None
-    demonstrations: list[_InstanceRow] = []
+    demonstrations: list[InstanceRow] = []
 
 
-class _SeedRow(_Row):
-    id: StrictStr
-    name: StrictStr
-    instruction: StrictStr = Field(min_length=1)
-    instances: list[_InstanceRow] = Field(min_length=1)
-    is_classification: bool
+class _PairRow(BaseModel):
+    model_config = ConfigDict(extra="forbid")
 
-
-class _PairRow(_Row):
-    cluster: StrictStr
-    dataset: StrictStr
+    cluster: Text
+    dataset: Text
     template: StrictStr = ""
-    prompt: StrictStr = Field(min_length=1)
-    completion: StrictStr = Field(min_length=1)
+    prompt: Text
+    completion: Text
 
 
 class _AlpacaRow(BaseModel):
     # The released Alpaca file has exactly these; while generating it has more, which do no harm here.
-    instruction: StrictStr = Field(min_length=1)
+    instruction: Text
     input: StrictStr = ""
-    output: StrictStr = Field(min_length=1)
+    output: Text
+
+
+class _SuperNiExample(BaseModel):
+    input: StrictStr
+    output: StrictStr
 
 
 class _SuperNiInstance(BaseModel):
     id: StrictStr = ""
     input: StrictStr
-    output: StrictStr | list[StrictStr]
+    output: StrictStr | list[StrictStr] = Field(min_length=1)
 
 
 class _SuperNiTask(BaseModel):
     """allenai/natural-instructions, tasks/*.json; fields without use here are left out."""
 
-    Definition: StrictStr | list[StrictStr]
-    Categories: list[StrictStr] = ["super-naturalinstructions"]
+    Definition: StrictStr | list[StrictStr] = Field(min_length=1)
+    Categories: list[StrictStr] = Field(["super-naturalinstructions"], min_length=1)
+    PositiveExamples: list[_SuperNiExample] = Field([], alias="Positive Examples")
     Instances: list[_SuperNiInstance] = Field(min_length=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of a file, before it is checked.
+
+    Attributes:
+        values: As read.
+        file: Name of the file without its suffixes.
+        number: 1-based, within the file.
+        path, line: Where messages say that it stands: in a line, or in "tasks.json[2]".
+    """
+
+    values: Any
+    file: str
+    number: int
+    path: Path
+    line: int | None = None
+
+    def checked(self, model: type[ModelT]) -> ModelT:
+        return validate(model, self.values, path=self.path, line=self.line)
+
+    def error(self, problem: str, field: str | None = None, remedy: str | None = None) -> InputError:
+        return InputError(problem, path=self.path, line=self.line, field=field, remedy=remedy)
 
 
 def read_tasks(paths: Sequence[Path]) -> list[TaskItem]:
@@ -87,14 +107,14 @@ def read_tasks(paths: Sequence[Path]) -> list[TaskItem]:
     """
     items: dict[str, TaskItem] = {}
     for path in _files(paths):
-        for line, item in _read_file(path):
-            if item.id in items:
-                raise InputError(
-                    f"'{item.id}' is used twice", path=path, line=line, field="id", remedy="make ids unique"
-                )
-            items[item.id] = item
+        for row in _rows(path):
+            for item in _items(row):
+                if item.id in items:
+                    remedy = "make ids unique; an item without one gets its file's name and its number"
+                    raise row.error(f"'{item.id}' is used twice", "id", remedy)
+                items[item.id] = item
     if not items:
-        raise InputError("hold no item", path=", ".join(map(str, paths)), remedy="give files with held-out tasks")
+        raise InputError("no item found", path=", ".join(map(str, paths)), remedy="give files with held-out tasks")
     return list(items.values())
 
 
@@ -106,85 +126,80 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
             yield path
 
 
-def _read_file(path: Path) -> Iterator[tuple[int | None, TaskItem]]:
-    if path.name.removesuffix(".gz").endswith(".json"):
-        value = read_json(path)
-        if isinstance(value, dict) and "Definition" in value:
-            for item in _super_ni(value, path):
-                yield None, item
-        elif isinstance(value, list):
-            for index, row in enumerate(value):
-                for item in _row_items(row, path, index + 1):
-                    yield index + 1, item
-        else:
-            raise InputError(
-                "is neither a list of rows nor a Super-NaturalInstructions task", path=path, remedy="see the README"
-            )
+def _rows(path: Path) -> Iterator[_Row]:
+    name = path.name.split(".")[0]
+    if not path.name.removesuffix(".gz").endswith(".json"):
+        for line, values in read_jsonl(path):
+            yield _Row(values, name, line, path, line)
+        return
+    content = read_json(path)
+    if isinstance(content, dict) and "Definition" in content:
+        yield _Row(content, name, 1, path)
+    elif isinstance(content, list):
+        for index, values in enumerate(content):
+            yield _Row(values, name, index + 1, Path(f"{path}[{index}]"))
     else:
-        for line, row in read_jsonl(path):
-            for item in _row_items(row, path, line):
-                yield line, item
+        raise InputError(
+            "is neither a list of rows nor a Super-NaturalInstructions task", path=path, remedy="see the README"
+        )
 
 
-def _row_items(row: Any, path: Path, line: int) -> list[TaskItem]:
-    """The items of one row; a seed task has one for each instance."""
-    if not isinstance(row, dict):
-        raise InputError("must be a JSON object", path=path, line=line)
-    stem = path.name.split(".")[0]
-    if "instances" in row:
-        seed = validate(_SeedRow, row, path=path, line=line)
+def _items(row: _Row) -> list[TaskItem]:
+    """The items of one row: a seed task has one for each instance, and so has a Super-NaturalInstructions task."""
+    if not isinstance(row.values, dict):
+        raise row.error("must be a JSON object")
+    id = f"{row.file}/{row.number}"
+    if "Definition" in row.values:
+        return _super_ni(row.checked(_SuperNiTask), row.file)
+    if "instances" in row.values:
+        seed = row.checked(SeedRow)
         return [
-            TaskItem(f"{seed.id}/{i}", seed.id, stem, seed.instruction, instance.input, (instance.output,))
+            TaskItem(f"{seed.id}/{i}", seed.id, row.file, seed.instruction, instance.input, (instance.output,))
             for i, instance in enumerate(seed.instances)
         ]
-    if "prompt" in row:
-        pair = validate(_PairRow, row, path=path, line=line)
-        return [TaskItem(f"{stem}/{line}", pair.dataset, pair.cluster, pair.prompt, "", (pair.completion,))]
-    if "output" in row:
-        alpaca = validate(_AlpacaRow, row, path=path, line=line)
-        return [TaskItem(f"{stem}/{line}", stem, stem, alpaca.instruction, alpaca.input, (alpaca.output,))]
-    return [_held_out(validate(_HeldOutRow, row, path=path, line=line), path, line)]
+    if "prompt" in row.values:
+        pair = row.checked(_PairRow)
+        return [TaskItem(id, pair.dataset, pair.cluster, pair.prompt, "", (pair.completion,))]
+    if "output" in row.values:
+        alpaca = row.checked(_AlpacaRow)
+        return [TaskItem(id, row.file, row.file, alpaca.instruction, alpaca.input, (alpaca.output,))]
+    return [_held_out(row.checked(_HeldOutRow), row, id)]
 
 
-def _held_out(row: _HeldOutRow, path: Path, line: int) -> TaskItem:
-    metric = row.metric or ("accuracy" if row.options else "rouge_l")
-    if (metric == "accuracy") != bool(row.options):
-        raise InputError(
-            "accuracy goes with options, the other metrics without", path=path, line=line, field="metric",
-            remedy="add options or leave the metric out",
-        )  # fmt: skip
-    if row.options and not set(row.references) <= set(row.options):
-        missing = next(reference for reference in row.references if reference not in row.options)
-        raise InputError(
-            f"'{missing}' is none of the options", path=path, line=line, field="references",
-            remedy="write it exactly as the option",
-        )  # fmt: skip
-    if len(set(row.options)) < len(row.options) or len(row.options) == 1:
-        raise InputError("must be at least two different texts", path=path, line=line, field="options")
+def _held_out(values: _HeldOutRow, row: _Row, id: str) -> TaskItem:
+    metric = values.metric or ("accuracy" if values.options else "rouge_l")
+    if (metric == "accuracy") != bool(values.options):
+        raise row.error(
+            "accuracy goes with options, the other metrics without", "metric", "add options or leave the metric out"
+        )
+    if len(set(values.options)) < len(values.options) or len(values.options) == 1:
+        raise row.error("must be at least two different texts", "options")
+    if values.options and (missing := [r for r in values.references if r not in values.options]):
+        raise row.error(f"'{missing[0]}' is none of the options", "references", "write it exactly as the option")
     return TaskItem(
-        id=row.id or f"{path.name.split('.')[0]}/{line}",
-        task=row.task,
-        cluster=row.cluster,
-        instruction=row.instruction,
-        input=row.input,
-        references=tuple(row.references),
-        options=tuple(row.options),
+        id=values.id or id,
+        task=values.task,
+        cluster=values.cluster,
+        instruction=values.instruction,
+        input=values.input,
+        references=tuple(values.references),
+        options=tuple(values.options),
         metric=metric,
-        demonstrations=tuple(Instance(d.input, d.output) for d in row.demonstrations),
+        demonstrations=tuple(Instance(d.input, d.output) for d in values.demonstrations),
     )
 
 
-def _super_ni(value: dict[str, Any], path: Path) -> Iterator[TaskItem]:
-    task = validate(_SuperNiTask, value, path=path)
-    name = path.name.split(".")[0]
+def _super_ni(task: _SuperNiTask, name: str) -> list[TaskItem]:
     definition = task.Definition if isinstance(task.Definition, str) else "\n".join(task.Definition)
-    for index, instance in enumerate(task.Instances):
-        outputs = (instance.output,) if isinstance(instance.output, str) else tuple(instance.output)
-        yield TaskItem(
+    return [
+        TaskItem(
             id=instance.id or f"{name}/{index}",
             task=name,
             cluster=task.Categories[0],
             instruction=definition,
             input=instance.input,
-            references=outputs,
+            references=(instance.output,) if isinstance(instance.output, str) else tuple(instance.output),
+            demonstrations=tuple(Instance(example.input, example.output) for example in task.PositiveExamples),
         )
+        for index, instance in enumerate(task.Instances)
+    ]

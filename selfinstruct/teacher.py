@@ -120,7 +120,10 @@ class Teacher:
             api_key=server.api_key or "none",
             max_retries=0,
             timeout=server.timeout_s,
-            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
+            # A proxy of the environment is for other machines.
+            http_client=openai.DefaultAsyncHttpxClient(
+                follow_redirects=False, trust_env=not is_loopback(server.base_url)
+            ),
         )
 
     async def close(self) -> None:
@@ -453,6 +456,11 @@ def _redacted(text: str, server: Server) -> str:
     if server.api_key:
         text = text.replace(server.api_key, "[key]")
     return _storable(_KEY.sub("[key]", text)[:_MAX_MESSAGE])
+
+
+def is_loopback(base_url: str) -> bool:
+    """Whether an endpoint is on this machine."""
+    return urlsplit(base_url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def _host(base_url: str) -> str:

@@ -14,10 +14,11 @@ from selfinstruct.embedded import weights
 # chat template: each stands alone and in every frame.
 PIECES = (
     "hello", "Hello World", "don't we'll I've", "naïve café", "Straße", "İstanbul", "Привет мир", "γειά σου", "שלום",
-    "مرحبا بالعالم", "नमस्ते दुनिया", "สวัสดี", "你好，世界", "こんにちは", "안녕하세요", "👍🏽 🇫🇷", "1", "12", "123",
-    "2024-05-17", "3.14159", "1,000,000", "v2.0.1", "٣٤٥", "Ⅻ ½ ²", "a1b2c3", "100%", "$5.00", "x == y", "def f(x):\n    return x**2", "a\tb",
-    "if (a<b) { c[0]++; }", "https://example.org/?q=1&r=2", "C:\\temp\\new", "...", "!?!?", "“quoted”", "—", "__init__",
-    "\u00a0nbsp", "e\u0301", "\u200bzero width", "user@example.org", "<|im_start|>user",
+    "مرحبا بالعالم", "नमस्ते दुनिया", "สวัสดี", "你好，世界", "こんにちは", "안녕하세요", "👍🏽 🇫🇷",
+    "1", "12", "123", "2024-05-17", "3.14159", "1,000,000", "v2.0.1", "٣٤٥", "Ⅻ ½ ²", "a1b2c3", "100%", "$5.00",
+    "x == y", "def f(x):\n    return x**2", "a\tb", "if (a<b) { c[0]++; }", "https://example.org/?q=1&r=2",
+    "C:\\temp\\new", "__init__", "user@example.org", "...", "!?!?", "“quoted”", "—",
+    "\u00a0nbsp", "e\u0301", "\u200bzero width", "<|im_start|>user",
 )  # fmt: skip
 FRAMES = ("{}", " {}", "\n\n{}", "1. {}\n2. {}", "  {}  \n", "{}7")
 TEXTS = [

@@ -234,8 +234,9 @@ def test_an_adapter_of_another_base(tiny, adapter):
     change(adapter / "adapter_config.json", base_model_name_or_path="org/other")
     with pytest.raises(InputError, match=r"was trained on org/other, not on tiny.*--model"):
         load_adapter(load_model(resolve(str(tiny))), adapter)
-    change(adapter / "adapter_config.json", base_model_name_or_path="another-org/Tiny")
-    load_adapter(load_model(resolve(str(tiny))), adapter)
+    for same in ("another-org/Tiny", None):
+        change(adapter / "adapter_config.json", base_model_name_or_path=same)
+        load_adapter(load_model(resolve(str(tiny))), adapter)
 
 
 def test_an_adapter_of_a_base_with_other_shapes(adapter, tmp_path):
@@ -251,6 +252,11 @@ def test_an_adapter_of_a_base_with_more_layers(adapter, copy):
 
 
 def test_a_broken_adapter(tiny, adapter):
+    (adapter / "adapter_config.json").rename(adapter / "kept.json")
+    (adapter / "adapter_config.json").write_text("[]")
+    with pytest.raises(InputError, match=r"adapter_config\.json"):
+        load_adapter(load_model(resolve(str(tiny))), adapter)
+    (adapter / "kept.json").rename(adapter / "adapter_config.json")
     (adapter / "adapter_model.safetensors").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"adapter_model\.safetensors: is broken"):
         load_adapter(load_model(resolve(str(tiny))), adapter)
