@@ -242,22 +242,22 @@ def _load_config(
     """Put a file's values in the place of the defaults, once each of them is known to be right."""
     if path is None:
         return None
-    values = read_toml(path)
-    section = values.get((context.command.name or "").replace("-", "_"))
-    if isinstance(section, dict):  # a recipe, or another file with a section for each command
-        values = section
+    values, place = read_toml(path), ""
+    section = (context.command.name or "").replace("-", "_")
+    if isinstance(values.get(section), dict):  # a recipe, or another file with a section for each command
+        values, place = values[section], f"{section}."
     values = {key.replace("-", "_"): value for key, value in values.items()}
     for name in values:
         if name not in config.model_fields:
             near = get_close_matches(name, config.model_fields, n=1)
             hint = f"did you mean '{near[0]}'?" if near else None
-            raise InputError("is not a known field", path=path, field=name, remedy=hint)
+            raise InputError("is not a known field", path=path, field=place + name, remedy=hint)
     try:
         config.model_validate(values)
     except ValidationError as error:
         if wrong := first_wrong_value(error):  # what is missing may still come from a flag
             field, problem = wrong
-            raise InputError(problem, path=path, field=field) from error
+            raise InputError(problem, path=path, field=place + field) from error
     context.default_map = values
     return path
 

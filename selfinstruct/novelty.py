@@ -28,7 +28,6 @@ UNSPACED = (
 # Vowel signs and accents belong to the word that they stand in, though \w leaves them out.
 _MARKS = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c).startswith("M"))
 _UNICODE = re.compile(rf"[{UNSPACED}]|(?:(?![{UNSPACED}])(?:[^\W_]|[{_MARKS}]))+")
-_SURROGATES = 0xD800, 0xE000
 _UNKNOWN = "\0"
 
 
@@ -102,9 +101,7 @@ class NoveltyIndex:
     def _character(self, token: str) -> str:
         character = self._characters.get(token)
         if character is None:
-            code = len(self._characters) + 1
-            character = chr(code if code < _SURROGATES[0] else code - _SURROGATES[0] + _SURROGATES[1])
-            self._characters[token] = character
+            character = self._characters[token] = chr(len(self._characters) + 1)
         return character
 
 

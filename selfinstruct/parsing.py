@@ -201,7 +201,7 @@ def task_blocks(text: str) -> list[Block]:
     is_introduction = bool(fields) and fields[0][0] == "instruction" and head.endswith(":")
     blocks = [{"instruction": head}] if head and not is_introduction else []
     for (name, mark), following in zip(fields, starts[1:], strict=True):
-        if name == "instruction" or not blocks or name in blocks[-1]:
+        if name == "instruction" or not blocks or {name, "output"} & set(blocks[-1]):
             blocks.append({})
         blocks[-1][name] = _trimmed(text[mark.end() : following])
     return [

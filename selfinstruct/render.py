@@ -7,6 +7,7 @@ after it, with its end-of-sequence token. Special tokens stand in the text: toke
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ ALPACA_WITHOUT_INPUT = (
 # Some chat templates state today's date; the text must not change from day to day. This is the date that Llama 3's
 # template falls back to where it is told none.
 _TODAY = date(2024, 7, 26)
+_NOW = re.compile(r"""strftime_now\((?P<quote>["'])(?P<format>.*?)(?P=quote)\)""")
 
 
 class Renderer(Protocol):
@@ -137,6 +139,7 @@ def renderer_for(tokenizer: Any, template: str) -> Renderer:
         return AlpacaRenderer(tokenizer.bos_token if adds_bos else "", eos)
     if not tokenizer.chat_template:
         raise UsageError("the model has no chat template; use --template alpaca")
+    source = _NOW.sub(lambda call: repr(_TODAY.strftime(call["format"])), tokenizer.get_chat_template())
 
     def apply(messages: Sequence[Message], generation_prompt: bool) -> str:
         from jinja2 import TemplateError
@@ -144,10 +147,10 @@ def renderer_for(tokenizer: Any, template: str) -> Renderer:
         try:
             return str(
                 tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=generation_prompt, strftime_now=_TODAY.strftime
+                    messages, chat_template=source, tokenize=False, add_generation_prompt=generation_prompt
                 )
             )
         except TemplateError as error:
             raise UsageError(f"the model's chat template fails ({error}); use --template alpaca") from error
 
-    return ChatRenderer(apply, str(tokenizer.chat_template), tokenizer.bos_token or "", eos)
+    return ChatRenderer(apply, source, tokenizer.bos_token or "", eos)

@@ -40,7 +40,7 @@ class FreshServer:
 def arguments(out: Path, base_url: str, **flags: Any) -> list[str]:
     """The command line of a run; a flag of None is left out, one of True stands alone."""
     defaults = {
-        "model": "m", "base_url": base_url, "api_key_env": "", "num_instructions": 30, "concurrency": 8, "window": 16,
+        "model": "m", "base_url": base_url, "api_key_env": "", "num_instructions": 30, "concurrency": 8, "window": 3,
         "outage_s": 5,
     }  # fmt: skip
     command = ["generate", "--out", str(out)]

@@ -102,9 +102,9 @@ FORMS = [
         ],
     ),
     (
-        "alpaca.v2.jsonl",
+        "rivers.v2.jsonl",
         lines({**ALPACA, "most_similar_instructions": {}, "avg_similarity_score": 0.1}),
-        [TaskItem("alpaca/1", "alpaca", "alpaca", "Name a river.", "France", ("Loire",))],
+        [TaskItem("rivers/1", "rivers", "rivers", "Name a river.", "France", ("Loire",))],
     ),
 ]
 
