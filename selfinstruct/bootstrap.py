@@ -300,10 +300,8 @@ class Bootstrap:
                     everything.cancel()
                 interrupted = True
                 self._stop(Interrupted("interrupted; everything so far is kept, and the same command resumes"))
-                logger.warning(
-                    "interrupted: %d request(s) in flight finish and are kept; once more aborts",
-                    self._teacher.in_flight,
-                )
+                if in_flight := self._teacher.in_flight:
+                    logger.warning("interrupted: %d request(s) in flight come to an end; once more aborts", in_flight)
 
 
 def _only(error: BaseException) -> BaseException:
