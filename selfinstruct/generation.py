@@ -232,7 +232,8 @@ async def _generate(config: GenerateConfig, seeds: list[Any], api_key: str | Non
     if state.closed_by == "saturated":
         raise StoppedEarly(
             f"saturated: fewer than {plan.min_yield:.0%} of the last {plan.saturation_window} candidates were accepted;"
-            f" {summary.accepted} of {plan.target} are in {config.out / 'dataset.jsonl'}"
+            f" {summary.accepted} of {plan.target} are in {config.out / 'dataset.jsonl'}. Train on those, or begin"
+            " another run with more varied seed tasks or another model"
         )
     return summary
 
@@ -354,8 +355,12 @@ def _begun(config: GenerateConfig, seeds_sha256: str) -> GenerateConfig:
     Raises:
         UsageError: With a diff, when an option that shapes the data differs.
     """
+    from selfinstruct.ledger import was_answered
+
     path = config.out / "run.toml"
-    before = validate(_RunFile, read_toml(path), path=path) if path.exists() else None
+    ledger = config.out / "ledger.sqlite"
+    # Until something was answered, as after a misspelt --model, there is nothing that other options could spoil.
+    before = validate(_RunFile, read_toml(path), path=path) if path.exists() and was_answered(ledger) else None
     assert config.concurrency
     window = config.window or (before and before.generate.window) or 2 * config.concurrency
     config = config.model_copy(update={"window": window})
@@ -372,7 +377,7 @@ def _begun(config: GenerateConfig, seeds_sha256: str) -> GenerateConfig:
                 + "\n  ".join(differences)
             )
         _warn_of_versions(before.versions)
-    elif any(config.out.glob("*.sqlite")):
+    elif ledger.exists() and not path.exists():
         raise UsageError(f"{config.out} has a ledger but no run.toml; restore it or choose another --out")
     write_text(path, to_toml({"generate": options, "seeds_sha256": seeds_sha256, "versions": _versions()}))
     return config
@@ -504,7 +509,7 @@ def _cost(price: Any, totals: Any) -> float:
 
 
 def _describe_forecast(f: Forecast) -> str:
-    cost = "cost unknown (give --input-usd-per-mtok and --output-usd-per-mtok)"
+    cost = "unknown (give --input-usd-per-mtok and --output-usd-per-mtok)"
     if f.cost_usd is not None:
         cost = f"{f.cost_usd[0]:.2f} to {f.cost_usd[1]:.2f} USD"
     return (

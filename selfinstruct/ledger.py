@@ -104,6 +104,21 @@ def only_process(run: Path) -> Iterator[None]:
         yield
 
 
+def was_answered(path: Path) -> bool:
+    """Whether a ledger exists and holds a completion.
+
+    Raises:
+        InputError: When the file is no ledger.
+    """
+    if not path.exists():
+        return False
+    ledger = Ledger(path)
+    try:
+        return ledger.requests().completed > 0
+    finally:
+        ledger.close()
+
+
 class Ledger:
     """An open ledger. Reads are synchronous; writes that must be durable are awaited.
 

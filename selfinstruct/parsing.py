@@ -167,6 +167,9 @@ def output_first(text: str) -> Instance | None:
         rest = text[before[0].end() : label.start()]
     elif after:
         rest = text[after[0].end() : following]
+    given, again, repeated = rest.rpartition("\nOutput:")
+    if again and repeated.strip() == first.strip():  # the label once more, as an answer to its own input
+        rest = given
     return Instance(real_input(_first_instance(rest)), first.strip())
 
 

@@ -112,12 +112,14 @@ class RunResult:
     Attributes:
         folder: Where.
         stages: State of each stage: "done", or "kept" where nothing had changed since an earlier call.
+        figures: Tasks accepted and rejected, and the loss on held-back rows before and after, in words.
         comparison: What got better and what did not, in words.
         elapsed_s: Of this call.
     """
 
     folder: str
     stages: dict[str, str]
+    figures: str
     comparison: str
     elapsed_s: float
 
@@ -134,7 +136,7 @@ def run(config: RunConfig) -> RunResult:
     stages = plan(recipe, config.out)
     if config.dry_run:
         _forecast(recipe)
-        return RunResult(str(config.out), {stage.name: stage.command for stage in stages}, "", 0.0)
+        return RunResult(str(config.out), {stage.name: stage.command for stage in stages}, "", "", 0.0)
     started = time.monotonic()
     config.out.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_text(config.out / "recipe.toml", to_toml(recipe.model_dump()))
@@ -142,7 +144,7 @@ def run(config: RunConfig) -> RunResult:
     for number, stage in enumerate(stages, start=1):
         states[stage.name] = _run_stage(stage, f"[{number}/{len(stages)}]", config.out)
     comparison = (config.out / "compare.txt").read_text(encoding="utf-8")
-    return RunResult(str(config.out), states, comparison, round(time.monotonic() - started, 1))
+    return RunResult(str(config.out), states, _figures(config.out), comparison, round(time.monotonic() - started, 1))
 
 
 def demo(config: DemoConfig) -> RunResult:
@@ -170,7 +172,9 @@ def describe(result: RunResult) -> str:
     return "\n".join(
         [
             "",
-            result.comparison.rstrip(),
+            result.figures,
+            "",
+            result.comparison.strip(),
             "",
             f"Made in {result.elapsed_s / 60:.1f} minutes:",
             *(f"  {name:<9} {path}" for name, path in made.items()),
@@ -181,6 +185,17 @@ def describe(result: RunResult) -> str:
             "  selfinstruct generate --out runs/mine --model gpt-4o-mini --num-instructions 1000 --max-cost-usd 2",
         ]
     )
+
+
+def _figures(folder: Path) -> str:
+    run, training = (read_json(folder / name / "summary.json") for name in ("generate", "train"))
+    text = f"{run['accepted']} tasks accepted, {sum(run['rejected'].values())} rejected, each with its rule."
+    if training["eval_loss"] is not None:
+        text += (
+            f"\nLoss a token on {training['eval_rows']} rows that were not trained on:"
+            f" {training['eval_loss_before']:.3f} before, {training['eval_loss']:.3f} after."
+        )
+    return text
 
 
 def shipped_recipe(name: str) -> Path:

@@ -273,6 +273,12 @@ def test_run_of_a_version_that_parsed_otherwise_still_ends(server, tmp_path):
     assert summary(tmp_path)["accepted"] == 30
 
 
+def test_options_may_change_until_something_was_answered(server, tmp_path):
+    assert generate(tmp_path, "http://127.0.0.1:9/v1", model="misspelt", outage_s=0.1) == 5
+    assert generate(tmp_path, server.base_url, strategy="alpaca") == 0
+    assert read_toml(tmp_path / "run.toml")["generate"]["strategy"] == "alpaca"
+
+
 def test_second_process_is_refused(server, reference, tmp_path, capsys):
     server.set(latency_s=0.1)
     with start(tmp_path, server.base_url) as process:
