@@ -43,8 +43,8 @@ class Prediction:
     option_scores: tuple[float, ...]
     metric: str
     score: Annotated[float, Field(ge=0, le=1)]
-    stop: Literal["eos", "length"] | None
-    truncated: bool
+    stop: Literal["eos", "length"] | None = None
+    truncated: bool = False
 
 
 _ADAPTER = TypeAdapter(Prediction)

@@ -232,8 +232,9 @@ async def _generate(config: GenerateConfig, seeds: list[Any], api_key: str | Non
     if state.closed_by == "saturated":
         raise StoppedEarly(
             f"saturated: fewer than {plan.min_yield:.0%} of the last {plan.saturation_window} candidates were accepted;"
-            f" {summary.accepted} of {plan.target} are in {config.out / 'dataset.jsonl'}. Train on those, or begin"
-            " another run with more varied seed tasks or another model"
+            f" {summary.accepted} of {plan.target} are in {config.out / 'dataset.jsonl'}. Most were rejected as"
+            f" '{next(iter(summary.rejected))}': see {config.out / 'rejected.jsonl'}, and try another model or more"
+            " varied seed tasks"
         )
     return summary
 
@@ -277,8 +278,12 @@ def _resolved(config: GenerateConfig) -> GenerateConfig:
         raise UsageError("--base-url: the embedded model is local; name the endpoint's model with --model")
     if config.base_url and urlsplit(config.base_url).scheme not in ("http", "https"):
         raise UsageError(f"--base-url: must start with https:// or http://, not '{config.base_url}'")
-    if config.base_url and urlsplit(config.base_url).password:
-        raise UsageError("--base-url: holds a password, which would be written to run.toml; use --api-key-env")
+    if config.base_url and (urlsplit(config.base_url).password or urlsplit(config.base_url).query):
+        raise UsageError(
+            "--base-url: holds a password or a query, which would be written to run.toml; use --api-key-env"
+        )
+    if config.api_key_env and not config.api_key_env.isidentifier():
+        raise UsageError("--api-key-env: must be the name of an environment variable, never a key itself")
     return config.model_copy(update=values)
 
 

@@ -22,6 +22,7 @@ _LABEL = re.compile(
     r"[ \t]*(?:\*\*[ \t]*)?:[ \t]*(?:\*\*[ \t]*)?",
     re.M | re.I,
 )
+_OUTPUT_LABEL = re.compile(r"^[ \t]*(?:\*\*)?output[ \t]*(?:\*\*[ \t]*)?:", re.M | re.I)
 # What stands between two instances.
 _NEXT_EXAMPLE = re.compile(
     r"(?:^|\n)[ \t]*(?:-{3,}|(?:#+[ \t]*)?(?:\*\*)?Example[ \t]+\d+[.:)]?(?:\*\*)?)[ \t]*\Z", re.I
@@ -167,9 +168,8 @@ def output_first(text: str) -> Instance | None:
         rest = text[before[0].end() : label.start()]
     elif after:
         rest = text[after[0].end() : following]
-    given, again, repeated = rest.rpartition("\nOutput:")
-    if again and repeated.strip() == first.strip():  # the label once more, as an answer to its own input
-        rest = given
+    if again := _OUTPUT_LABEL.search(rest):  # the label once more, as an answer to its own input
+        rest = rest[: again.start()]
     return Instance(real_input(_first_instance(rest)), first.strip())
 
 

@@ -12,7 +12,7 @@ import logging
 import re
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -39,6 +39,7 @@ stamina.instrumentation.set_on_retry_hooks(())  # the teacher says itself what i
 
 # What a model that refuses max_tokens (a reasoning model) may think a request, unless --thinking-tokens says otherwise.
 DEFAULT_THINKING_TOKENS = 2048
+_THINKING = "thinking"  # what a request made no room for, in the place of a refused parameter
 _OPTIONAL = ("temperature", "top_p", "presence_penalty", "stop", "seed")
 _TRANSIENT_STATUS = (408, 409, 425, 429)
 _REFUSING_STATUS = (425, 429, 503)  # nothing was done, so nothing is billed
@@ -85,6 +86,7 @@ class _Reply:
     finish_reason: str
     prompt_tokens: int | None
     completion_tokens: int | None
+    thought: bool = False
 
 
 class Stopped(Exception):
@@ -228,7 +230,7 @@ class Teacher:
             except PermanentError as error:
                 if self._dialect.has_alternative(error.parameter, body):
                     self._dialect.learn(error.parameter)
-                    logger.info("the endpoint refuses %s for this model; going on without", error.parameter)
+                    logger.info("the model takes no %s, or needs room for it; asking otherwise", error.parameter)
                     continue
                 if self._is_fatal(error):
                     raise UsageError(
@@ -278,6 +280,9 @@ class Teacher:
                 raise
             else:
                 cost = self._budget.settle(reserved, reply.prompt_tokens, reply.completion_tokens)
+                if self._dialect.was_cut_while_thinking(reply, body, prompt):
+                    await self._ledger.fail_attempt(attempt, "cut while thinking", cost, time.monotonic() - started)
+                    raise PermanentError("cut while thinking", _THINKING)
                 completion = _completion(prompt_key, self._dialect.cut(reply, prompt), None)
             self._works, self._last_reply = True, time.monotonic()
             seconds = self._last_reply - started
@@ -292,9 +297,11 @@ class Teacher:
             # Not chained: the client's error may echo the key, which a traceback would show.
             raise _converted(error, self._server) from None
         try:
-            return _parsed(json.loads(response.content))
+            reply = _parsed(json.loads(response.content))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise TransientError(f"malformed reply ({type(error).__name__})") from error
+        key = self._server.api_key
+        return replace(reply, text=reply.text.replace(key, "[key]")) if key else reply
 
 
 @contextlib.contextmanager
@@ -322,6 +329,18 @@ class _Dialect:
         self._thinking_tokens = thinking_tokens
         self._refused: set[str] = set()
 
+    @property
+    def _allowance(self) -> int:
+        """Tokens for thinking on top of each answer's."""
+        if self._thinking_tokens is not None:
+            return self._thinking_tokens
+        return DEFAULT_THINKING_TOKENS if {"max_tokens", _THINKING} & self._refused else 0
+
+    def was_cut_while_thinking(self, reply: _Reply, body: Mapping[str, Any], prompt: Prompt) -> bool:
+        """Whether a reply is nothing but thinking, because its request made no room for any."""
+        cut = reply.thought and reply.finish_reason == "length" and not reply.text.strip()
+        return cut and self._thinking_tokens is None and body.get("max_tokens") == prompt.max_tokens
+
     def body(self, prompt: Prompt, server: Server) -> dict[str, Any]:
         """The request for a prompt."""
         body: dict[str, Any] = {"model": server.model}
@@ -330,10 +349,9 @@ class _Dialect:
         else:
             body["prompt"] = prompt.messages[-1]["content"]
         if "max_tokens" in self._refused:
-            thinking = DEFAULT_THINKING_TOKENS if self._thinking_tokens is None else self._thinking_tokens
-            body["max_completion_tokens"] = prompt.max_tokens + thinking
+            body["max_completion_tokens"] = prompt.max_tokens + self._allowance
         else:
-            body["max_tokens"] = prompt.max_tokens + (self._thinking_tokens or 0)
+            body["max_tokens"] = prompt.max_tokens + self._allowance
         optional = {
             "temperature": prompt.temperature,
             "top_p": prompt.top_p if prompt.top_p < 1 else None,
@@ -344,8 +362,8 @@ class _Dialect:
         return body | {k: v for k, v in optional.items() if v is not None and k not in self._refused}
 
     def has_alternative(self, parameter: str | None, body: Mapping[str, Any]) -> bool:
-        """Whether a request can be made without a parameter that was refused in it."""
-        return parameter in body and parameter in (*_OPTIONAL, "max_tokens")
+        """Whether a request can be made without a parameter that was refused in it, or with room for thinking."""
+        return parameter == _THINKING or (parameter in body and parameter in (*_OPTIONAL, "max_tokens"))
 
     def learn(self, parameter: str | None) -> None:
         """Leave a parameter out from now on."""
@@ -374,11 +392,15 @@ def _parsed(values: Any) -> _Reply:
     if isinstance(text, list):
         text = "".join(part.get("text", "") for part in text)
     usage = values.get("usage") or {}
+    answer = without_thinking(_storable(text or ""))
+    details = usage.get("completion_tokens_details") or {}
+    thinking = choice.get("message", {}).get("reasoning_content") or details.get("reasoning_tokens")
     return _Reply(
-        without_thinking(_storable(text or "")),
+        answer,
         str(choice.get("finish_reason") or "stop"),
         _count(usage.get("prompt_tokens")),
         _count(usage.get("completion_tokens")),
+        thought=bool(thinking) or (text or "").strip() != answer.strip(),
     )
 
 

@@ -63,6 +63,10 @@ async def complete(
 ) -> Candidate:
     """Ask for the class and an instance of one instruction."""
     answer = await slot.ask(f"classification/{index}", classification_prompt(slot, instruction))
+    if not answer.text.strip():
+        why = answer.error or f"no answer to whether it is classification (finish reason '{answer.finish_reason}')"
+        unclear = Verdict("unparsable", f"{why}; a reasoning model may need more --thinking-tokens")
+        return slot.candidate(listed, index, instruction, demonstrations=demonstrations, rejection=unclear)
     is_classification = is_yes(answer.text)
     reply = await slot.ask(f"instance/{index}", instance_prompt(slot, instruction, is_classification))
     rejection = None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from selfinstruct.teacher import DEFAULT_THINKING_TOKENS
 from tests.generating import FreshServer, data, generate, ledger, rows, start, summary
 from tests.server import running_server
 
@@ -352,3 +353,19 @@ def test_endpoint_that_refuses_some_parameters(server, tmp_path):
     answered = [entry["body"] for entry in server.log() if entry["status"] == 200]
     assert all(not {"presence_penalty", "top_p"} & set(body) for body in answered)
     assert all("temperature" in body and "max_tokens" in body for body in answered)
+
+
+def test_model_that_thinks_without_refusing_anything_gets_room_for_it(server, tmp_path):
+    server.set(script={"Is it classification": "<think>Let me think about it for a while.</think>\nYes"})
+    assert generate(tmp_path, server.base_url, num_instructions=8) == 0
+    assert all(row["is_classification"] for row in rows(tmp_path / "dataset.jsonl"))
+    limits = {e["body"]["max_tokens"] for e in server.log() if "classification?" in e["body"]["messages"][0]["content"]}
+    assert {3, 3 + DEFAULT_THINKING_TOKENS} == limits
+
+
+def test_key_that_a_reply_repeats_is_not_kept(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("CANARY_KEY", CANARY)
+    server.set(script={"Input:$": f"Input: (none)\nOutput: use Bearer {CANARY} for that"})
+    assert generate(tmp_path, server.base_url, num_instructions=8, api_key_env="CANARY_KEY") == 0
+    assert not contains(tmp_path, CANARY)
+    assert contains(tmp_path, "use Bearer [key] for that")

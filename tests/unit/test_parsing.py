@@ -161,7 +161,8 @@ def test_output_first(text, expected):
 
 def test_a_class_label_that_is_repeated_as_output_is_no_part_of_the_input():
     assert output_first("Class label: Spam\nInput: Win now\nOutput: Spam") == Instance("Win now", "Spam")
-    assert output_first("Class label: Spam\nInput: Win now\nOutput: 3") == Instance("Win now\nOutput: 3", "Spam")
+    assert output_first("Class label: Spam\nInput: Win now\nOutput: spam.\n\nMore") == Instance("Win now", "Spam")
+    assert output_first("Class label: Spam\nOutput: Spam") == Instance("", "Spam")
 
 
 @pytest.mark.parametrize(
