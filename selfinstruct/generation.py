@@ -21,6 +21,7 @@ from selfinstruct.command import Config
 from selfinstruct.errors import AuthenticationError, StoppedEarly, UsageError
 from selfinstruct.files import (
     digest,
+    read_json,
     read_toml,
     sha256_file,
     shipped,
@@ -436,7 +437,8 @@ def _write_results(config: GenerateConfig, ledger: Any, state: Any, elapsed_s: f
     """Write dataset.jsonl, rejected.jsonl and summary.json from the ledger."""
     from selfinstruct.dataset import dataset_rows
 
-    dataset = config.out / "dataset.jsonl"
+    dataset, summary_path = config.out / "dataset.jsonl", config.out / "summary.json"
+    before = read_json(summary_path) if summary_path.exists() else {}
     write_jsonl(dataset, (row for example in ledger.accepted() for row in dataset_rows(example)))
     write_jsonl(config.out / "rejected.jsonl", (_rejected_row(*rejected) for rejected in ledger.rejected()))
     requests = ledger.requests()
@@ -456,7 +458,10 @@ def _write_results(config: GenerateConfig, ledger: Any, state: Any, elapsed_s: f
     )  # fmt: skip
     values = asdict(summary)
     del values["run"]
-    write_json(config.out / "summary.json", values)
+    same_end = before.get("closed_by") == summary.closed_by == "target" and before["accepted"] == summary.accepted
+    if same_end and before["dataset_sha256"] != summary.dataset_sha256:
+        logger.warning("this version judges the stored replies otherwise: %s has changed", dataset)
+    write_json(summary_path, values)
     return summary
 
 

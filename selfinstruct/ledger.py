@@ -45,7 +45,7 @@ CREATE TABLE completions (        -- every reply; the run is replayed from here
   request           TEXT NOT NULL,    -- JSON of what was asked
   text              TEXT NOT NULL,    -- the reply without thinking text
   finish_reason     TEXT NOT NULL,    -- 'stop', 'length', 'content_filter', or 'error' for a permanent error
-  error             TEXT,
+  error             TEXT,             -- what the endpoint said, if it refused this request for good
   prompt_tokens     INTEGER NOT NULL,
   completion_tokens INTEGER NOT NULL  -- thinking included
 );
@@ -60,15 +60,15 @@ CREATE TABLE candidates (         -- every task that was parsed from the complet
 );
 CREATE TABLE verdicts (           -- the decision on each candidate
   position INTEGER PRIMARY KEY REFERENCES candidates (position),
-  rule     TEXT,                  -- what rejected it; NULL: accepted
+  rule     TEXT,                  -- what rejected it: 'novelty', 'too_short', 'unparsable', ...; NULL: accepted
   detail   TEXT NOT NULL,
   nearest  TEXT NOT NULL          -- JSON list of {id, score}: the most similar examples in the pool, highest first
 );
 CREATE VIEW examples AS           -- the accepted candidates: the data set
   SELECT c.*, v.nearest FROM candidates c JOIN verdicts v USING (position) WHERE v.rule IS NULL;
 CREATE TABLE facts (              -- figures of the run as a whole
-  name  TEXT PRIMARY KEY,
-  value TEXT NOT NULL
+  name  TEXT PRIMARY KEY,         -- 'closing': slot and target at which the run closed; 'elapsed_s': time spent on it
+  value TEXT NOT NULL             -- JSON
 );
 """
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import logging
 import platform
 import shlex
@@ -41,6 +42,7 @@ from selfinstruct.files import (
 
 logger = logging.getLogger(__name__)
 
+DERIVED = ("train", "evaluate-base", "evaluate-tuned")  # stages whose folder is all from their options and inputs
 PATH_OPTIONS = ("seeds", "eval_data", "tasks")
 _SHIPPED = "shipped:"
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -327,22 +329,20 @@ def _run_stage(stage: Stage, place: str, folder: Path) -> str:
     """Run a stage unless an earlier call did with the same inputs; returns "done" or "kept"."""
     manifest_path = folder / "manifest.json"
     manifest = read_json(manifest_path) if manifest_path.exists() else {"stages": {}}
-    record = {
-        "command": stage.command,
-        "options_sha256": digest(dict(stage.options), 64),
-        "inputs": _hashes(stage.inputs),
-    }
+    record = {"options_sha256": digest(dict(stage.options), 64), "inputs": _hashes(stage.inputs, folder)}
     before = manifest["stages"].get(stage.name, {})
-    unchanged = before.get("state") == "done" and all(before.get(key) == value for key, value in record.items())
-    if unchanged and before["outputs"] == _hashes(stage.outputs):
+    unchanged = all(before.get(key) == value for key, value in record.items())
+    if unchanged and before["state"] == "done" and before["outputs"] == _hashes(stage.outputs, folder):
         logger.warning("%s %s: done before, kept", place, stage.name)
         return "kept"
+    if before and not unchanged and stage.name in DERIVED:
+        _set_aside(folder / stage.name)
     logger.warning("%s %s", place, stage.command)
     started = time.monotonic()
 
     def note(state: str, **more: Any) -> None:
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        entry = {**record, "versions": _versions(), "state": state, "at": now, **more}
+        entry = {"command": stage.command, **record, "versions": _versions(), "state": state, "at": now, **more}
         manifest["stages"][stage.name] = entry
         write_json(manifest_path, manifest)
 
@@ -352,9 +352,19 @@ def _run_stage(stage: Stage, place: str, folder: Path) -> str:
     elapsed_s = round(time.monotonic() - started, 1)
     if code:
         note("failed", exit_code=code, elapsed_s=elapsed_s)
-        _fail(f"stage {stage.name} ended with exit code {code}; the same command resumes there", code)
-    note("done", outputs=_hashes(stage.outputs), elapsed_s=elapsed_s)
+        resumes = "" if code == UsageError.exit_code else "; the same command resumes there"
+        _fail(f"stage {stage.name} ended with exit code {code}{resumes}", code)
+    note("done", outputs=_hashes(stage.outputs, folder), elapsed_s=elapsed_s)
     return "done"
+
+
+def _set_aside(folder: Path) -> None:
+    """Keep what a stage made from other options or inputs under another name, so that it can be made anew."""
+    if not folder.exists():
+        return
+    number = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.{n}").exists())
+    kept = folder.rename(folder.with_name(f"{folder.name}.{number}"))
+    logger.warning("the recipe or its inputs have changed: what was in %s is now in %s", folder, kept)
 
 
 def _fail(message: str, code: int) -> None:
@@ -398,8 +408,10 @@ def _argv(program: str, arguments: tuple[str, ...]) -> list[str]:
     return [sys.executable, "-m", program, *arguments, *quiet]
 
 
-def _hashes(paths: tuple[Path, ...]) -> dict[str, str | None]:
-    return {str(path): sha256_file(path) if path.is_file() else None for path in paths}
+def _hashes(paths: tuple[Path, ...], folder: Path) -> dict[str, str | None]:
+    """Hashes of files; those inside the folder are named relative to it, so that the folder may be moved."""
+    names = (str(path.relative_to(folder) if path.is_relative_to(folder) else path) for path in paths)
+    return {name: sha256_file(path) if path.is_file() else None for name, path in zip(names, paths, strict=True)}
 
 
 def _versions() -> dict[str, str]:

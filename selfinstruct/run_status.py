@@ -60,6 +60,8 @@ def status(config: StatusConfig) -> Status:
     """
     from selfinstruct.ledger import Ledger
 
+    if (config.run / "generate" / "ledger.sqlite").is_file():  # the folder of a recipe
+        config = StatusConfig(run=config.run / "generate")
     path = config.run / "ledger.sqlite"
     if not path.is_file():
         raise InputError(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
 
 from selfinstruct.errors import InputError
 from selfinstruct.files import ModelT, read_json, read_jsonl, validate
@@ -21,19 +21,21 @@ from selfinstruct.seeds import InstanceRow, SeedRow
 
 Metric = Literal["accuracy", "exact_match", "rouge_l"]
 Text = Annotated[StrictStr, Field(min_length=1)]
+# Numbers are as good as names.
+Name = Annotated[StrictStr, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 
 
 class _HeldOutRow(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    id: StrictStr = ""
+    id: Name = ""
     task: Text
     cluster: Text
     instruction: Text
     input: StrictStr
     references: list[Text] = Field(min_length=1)
-    options: list[Text] = []
+    options: list[Text] | None = None
     metric: Metric | None = None
     demonstrations: list[InstanceRow] = []
 
@@ -43,7 +45,7 @@ class _PairRow(BaseModel):
 
     cluster: Text
     dataset: Text
-    template: StrictStr = ""
+    template: Name = ""
     prompt: Text
     completion: Text
 
@@ -167,14 +169,15 @@ def _items(row: _Row) -> list[TaskItem]:
 
 
 def _held_out(values: _HeldOutRow, row: _Row, id: str) -> TaskItem:
-    metric = values.metric or ("accuracy" if values.options else "rouge_l")
-    if (metric == "accuracy") != bool(values.options):
-        raise row.error(
-            "accuracy goes with options, the other metrics without", "metric", "add options or leave the metric out"
-        )
-    if len(set(values.options)) < len(values.options) or len(values.options) == 1:
+    given = values.options or []
+    metric = values.metric or ("accuracy" if given else "rouge_l")
+    # With another metric the answer is generated and compared with the references; the options are not ranked.
+    options = given if metric == "accuracy" else []
+    if metric == "accuracy" and not options:
+        raise row.error("accuracy needs options to rank", "metric", "add options or leave the metric out")
+    if len(set(options)) < len(options) or len(options) == 1:
         raise row.error("must be at least two different texts", "options")
-    if values.options and (missing := [r for r in values.references if r not in values.options]):
+    if options and (missing := [r for r in values.references if r not in options]):
         raise row.error(f"'{missing[0]}' is none of the options", "references", "write it exactly as the option")
     return TaskItem(
         id=values.id or id,
@@ -183,7 +186,7 @@ def _held_out(values: _HeldOutRow, row: _Row, id: str) -> TaskItem:
         instruction=values.instruction,
         input=values.input,
         references=tuple(values.references),
-        options=tuple(values.options),
+        options=tuple(options),
         metric=metric,
         demonstrations=tuple(Instance(d.input, d.output) for d in values.demonstrations),
     )

@@ -50,7 +50,7 @@ def test_everything_is_made_and_said(demo: tuple[Path, subprocess.CompletedProce
     for stage in manifest.values():
         assert stage["state"] == "done"
         for path, sha256 in stage["outputs"].items():
-            assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == sha256
+            assert hashlib.sha256((out / path).read_bytes()).hexdigest() == sha256
     assert "no significant change" in done.stdout.lower()
     assert str(out / "report.html") in done.stdout
     assert "OPENAI_API_KEY" in done.stdout
@@ -132,3 +132,16 @@ def test_a_lost_output_is_made_again(demo: tuple[Path, subprocess.CompletedProce
     again = json.loads(selfinstruct("demo", "--smoke", "--out", out, "--json").stdout)
     assert again["stages"] == {**dict.fromkeys(STAGES, "kept"), "report": "done"}
     assert (out / "report.html").stat().st_size == Path(saved).stat().st_size
+
+
+def test_a_changed_recipe_makes_its_stages_anew_and_keeps_what_was_there(
+    demo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "moved"
+    shutil.copytree(demo[0], out)
+    recipe = (out / "recipe.toml").read_text()
+    (tmp_path / "recipe.toml").write_text(recipe.replace("limit = 4", "limit = 1"))
+    stages = json.loads(selfinstruct("run", tmp_path / "recipe.toml", "--out", out, "--json").stdout)["stages"]
+    assert [name for name, state in stages.items() if state == "kept"] == ["generate", "train"]
+    assert len(rows(out / "evaluate-tuned" / "predictions.jsonl")) == 8
+    assert len(rows(out / "evaluate-tuned.1" / "predictions.jsonl")) == 32

@@ -154,14 +154,13 @@ def test_super_ni_without_ids_or_category_and_with_plain_texts(tmp_path):
         ({**OPEN, "references": ["a", ""]}, "references.1", "at least 1 character"),
         ({**OPEN, "reference": ["a"]}, "reference", "is not a known field"),
         ({**OPEN, "metric": "bleu"}, "metric", "'accuracy', 'exact_match' or 'rouge_l', not 'bleu'"),
-        ({**OPEN, "metric": "accuracy"}, "metric", "accuracy goes with options"),
-        ({**CHOICE, "metric": "rouge_l"}, "metric", "accuracy goes with options"),
+        ({**OPEN, "metric": "accuracy"}, "metric", "accuracy needs options to rank"),
         ({**CHOICE, "options": ["yes"]}, "options", "at least two different"),
         ({**CHOICE, "options": ["yes", "no", "yes"]}, "options", "at least two different"),
         ({**CHOICE, "options": ["yes", ""]}, "options.1", "at least 1 character"),
         ({**CHOICE, "references": ["Yes"]}, "references", "'Yes' is none of the options. Write it exactly"),
         ({**OPEN, "demonstrations": [{"input": "a"}]}, "demonstrations.0.output", "is missing"),
-        ({**OPEN, "id": 7}, "id", "valid string, not 7"),
+        ({**OPEN, "id": 7.5}, "id", "valid string, not 7"),
         # the others
         ({**SEED, "name": None}, "name", "valid string"),
         ({**SEED, "instances": []}, "instances", "at least 1 item"),
@@ -238,3 +237,10 @@ def test_id_is_used_once_over_all_files(tmp_path):
     assert (caught.value.path, caught.value.line, caught.value.field) == (second, 2, "id")
     with pytest.raises(InputError, match="gets its file's name and its number"):
         read_tasks([second, file(tmp_path / "below", "b.jsonl", lines(OPEN))])
+
+
+def test_options_without_ranking_and_numbers_as_ids_are_taken(tmp_path):
+    rows = [{**CHOICE, "id": 7, "metric": "exact_match"}, {**OPEN, "options": None}]
+    chosen, generated = read_tasks([file(tmp_path, "a.jsonl", "\n".join(map(lines, rows)))])
+    assert (chosen.id, chosen.metric, chosen.options) == ("7", "exact_match", ())
+    assert (generated.metric, generated.options) == ("rouge_l", ())
