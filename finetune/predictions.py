@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -13,8 +12,8 @@ from typing import IO, Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from selfinstruct.errors import InputError, UsageError
-from selfinstruct.files import first_problem, read_jsonl
+from selfinstruct.errors import InputError
+from selfinstruct.files import first_problem, hold, read_jsonl
 
 PREDICTIONS = "predictions.jsonl"
 PARTIAL = "predictions.partial.jsonl"
@@ -68,12 +67,7 @@ def partial_file(folder: Path) -> Iterator[tuple[dict[str, Prediction], IO[str]]
     """
     path = folder / PARTIAL
     with open(path, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                f"another process is evaluating into {folder}; wait for it or give another --out"
-            ) from error
+        hold(file, folder)
         written = path.read_bytes()
         whole = written[: written.rfind(b"\n") + 1]
         os.truncate(path, len(whole))

@@ -5,6 +5,8 @@ Whatever is wrong with a file becomes an `InputError` that names the place.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import gzip
 import hashlib
 import io
@@ -201,6 +203,24 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def hold(file: IO[Any], folder: Path) -> None:
+    """Lock an open file for this process alone, until it is closed or the process ends.
+
+    Args:
+        file: Any file in the folder.
+        folder: What the lock stands for, for the message.
+
+    Raises:
+        UsageError: When another process holds it.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        raise UsageError(f"another process is working on {folder}; wait for it or choose another --out") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,8 +7,6 @@ whatever has gathered in one transaction (group commit), and a write returns onc
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
 import json
 import queue
 import sqlite3
@@ -19,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from selfinstruct.errors import Error, InputError, UsageError
-from selfinstruct.files import to_json_line
+from selfinstruct.errors import Error, InputError
+from selfinstruct.files import hold, to_json_line
 from selfinstruct.records import Candidate, Completion, Example, Instance, Neighbour, Source, Verdict
 
 SCHEMA_VERSION = 1
@@ -95,12 +93,7 @@ def only_process(run: Path) -> Iterator[None]:
         UsageError: When another process holds it.
     """
     with open(run / ".lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            raise UsageError(f"another process is working on {run}; wait for it or choose another --out") from error
+        hold(file, run)
         yield
 
 

@@ -25,22 +25,10 @@ from selfinstruct.generation import generate as generate_function
 from selfinstruct.seeds import read_seeds
 from tests.corpus import LABELLING, kind_of
 from tests.generating import FreshServer, data, generate, ledger, rows, start, summary
-from tests.server import running_server
 
 HEURISTICS = {"too_short", "keyword", "program", "punctuation"}
 CANARY = "sk-canary-5f2d8c1b9a7e4036"
 PRICES = {"input_usd_per_mtok": 1000, "output_usd_per_mtok": 2000}
-
-
-@pytest.fixture(scope="module")
-def shared():
-    with running_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared):
-    return FreshServer(shared)
 
 
 @pytest.fixture(scope="module")

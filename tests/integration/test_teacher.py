@@ -20,17 +20,6 @@ TRANSIENT = ("429", "429_retry_after", "500", "hang", "reset", "truncated", "mal
 
 
 @pytest.fixture(scope="module")
-def shared():
-    with running_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared):
-    return FreshServer(shared)
-
-
-@pytest.fixture(scope="module")
 def calm(shared, tmp_path_factory):
     """The files of a run without any fault: 30 tasks by 4 list requests, of which the first is alone."""
     out = tmp_path_factory.mktemp("calm")
