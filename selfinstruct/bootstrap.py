@@ -1,8 +1,8 @@
 """The loop of a run: slots are asked in parallel and judged in order, so that timing shapes nothing.
 
 Slot k is drawn from the pool as it stood after slot k - window was judged, with its own random generator. The data set
-is then a function of configuration, seed and completions. Resume is replay: the loop runs again from the start, and
-`Teacher.ask` finds what is already in the ledger.
+is then a function of configuration, seed and completions. A resumed run takes up where judgement ended (`restore`); the
+slots after it run again from their start, and `Teacher.ask` finds what is already in the ledger.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields, replace
 from random import Random
 from typing import Any
 
@@ -20,11 +20,12 @@ import anyio
 
 from selfinstruct import filters
 from selfinstruct.errors import Error, Interrupted
-from selfinstruct.ledger import Ledger
+from selfinstruct.ledger import JudgedSlot, Ledger
 from selfinstruct.novelty import NoveltyIndex, Tokenizer
+from selfinstruct.pacing import Stopped
 from selfinstruct.records import Candidate, Completion, Endpoint, Example, Neighbour, Prompt, Verdict
 from selfinstruct.strategies import Slot, Strategy
-from selfinstruct.teacher import Stopped, Teacher
+from selfinstruct.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -33,19 +34,28 @@ N_NEAREST = 10  # Self-Instruct records the ten most similar instructions
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What shapes a run; see `generation.GenerateConfig` for the meaning of the fields."""
+    """What shapes a run; see `generation.GenerateConfig` for the meaning of the fields.
 
-    strategy_name: str
-    strategy: Strategy
+    Attributes:
+        strategies: Names and functions; each one is used until it is saturated.
+        request_seed: Sent with every request; None to leave it out.
+        target: Accepted tasks at which the run closes.
+        pause_at: Accepted tasks at which it only rests, to be resumed; None to go on to the target.
+    """
+
+    strategies: tuple[tuple[str, Strategy], ...]
     model: str
     endpoint: Endpoint
     language: str
     seed: int
+    request_seed: int | None
     target: int
+    pause_at: int | None
     window: int
     novelty_threshold: float
     novelty_tokenizer: Tokenizer
     tasks_per_request: int
+    replies_per_request: int
     max_output_tokens: int
     saturation_window: int
     min_yield: float
@@ -110,25 +120,31 @@ def judge(candidate: Candidate, pool: Pool, language: str, target: int) -> Verdi
 
 def slot_of(
     plan: Plan,
+    strategy: str,
     number: int,
     seeds: Sequence[Example],
     accepted: Sequence[Example],
-    ask: Callable[[str, Prompt], Awaitable[Completion]],
+    ask: Callable[[str, Prompt], Awaitable[tuple[Completion, ...]]],
     screen: Callable[[str], Verdict | None],
 ) -> Slot:
     """What the strategy is handed for one slot."""
+
+    async def seeded(step: str, prompt: Prompt) -> tuple[Completion, ...]:
+        return await ask(step, replace(prompt, seed=plan.request_seed))
+
     return Slot(
         number=number,
         rng=Random(f"{plan.seed}/{number}"),  # noqa: S311
         run_rng=lambda purpose: Random(f"{plan.seed}/{purpose}"),  # noqa: S311
         seeds=seeds,
         accepted=accepted,
-        ask=ask,
+        ask_all=ask if plan.request_seed is None else seeded,
         screen=screen,
-        strategy=plan.strategy_name,
+        strategy=strategy,
         model=plan.model,
         endpoint=plan.endpoint,
         tasks_per_request=plan.tasks_per_request,
+        replies_per_request=plan.replies_per_request,
         max_output_tokens=plan.max_output_tokens,
     )
 
@@ -138,18 +154,64 @@ class State:
     """How far a run is; read by the progress line.
 
     Attributes:
+        pool: Seeds and accepted tasks.
+        history: (accepted tasks, strategy in force) after each of the last `window` slots.
+        recent: Whether each of the last candidates of the strategy in force was accepted; saturation is measured by it.
         n_judged: Candidates judged.
         n_slots: Slots judged.
-        closed_by: "target" or "saturated" once the run is closed, else None.
+        in_force: Place of the strategy that slots use which begin a window from now.
+        closed_by: "target" or "saturated" once the run is closed, "pilot" when it rests, else None.
         error: What ended the run early, if anything.
     """
 
     pool: Pool
+    history: deque[tuple[int, int]]
+    recent: deque[bool]
     n_judged: int = 0
     n_slots: int = 0
+    in_force: int = 0
     closed_by: str | None = None
     error: BaseException | None = None
-    recent: deque[bool] = field(default_factory=deque)
+
+
+async def restore(plan: Plan, seeds: Sequence[Example], ledger: Ledger) -> State:
+    """The state in which an earlier process left a run, or that of a new one.
+
+    A run that was closed with another target is open again, and its last slot, which the target cut, not yet judged.
+    """
+    pool = Pool(seeds, plan.novelty_tokenizer, plan.novelty_threshold)
+    state = State(pool, deque(maxlen=plan.window), deque(maxlen=plan.saturation_window))
+    closing = ledger.fact("closing")
+    if closing and closing["target"] != plan.target:
+        await ledger.reopen()
+    elif closing:
+        state.closed_by = closing["by"]
+    for example in ledger.pool():
+        pool.add(example)
+    n_accepted = len(pool.accepted)
+    slots = ledger.last_slots(plan.window)
+    for slot in reversed(slots):
+        state.history.appendleft((n_accepted, slot.in_force))
+        n_accepted -= slot.n_accepted
+    if slots:
+        state.n_slots, state.in_force, state.n_judged = slots[-1].number + 1, slots[-1].in_force, ledger.n_judged()
+    for strategy, instruction, rule in ledger.recent(plan.saturation_window):
+        missing = plan.saturation_window - len(state.recent)
+        if not missing or strategy != plan.strategies[state.in_force][0]:
+            break
+        state.recent.extendleft([rule is None] * min(_weight(plan, instruction, rule), missing))
+    state.closed_by = state.closed_by or paused(plan, state)
+    return state
+
+
+def paused(plan: Plan, state: State) -> str | None:
+    """Whether a pilot has what it wanted."""
+    return "pilot" if plan.pause_at is not None and len(state.pool.accepted) >= plan.pause_at else None
+
+
+def _weight(plan: Plan, instruction: str, rule: str | None) -> int:
+    """A reply without any task stands for all those that it was asked for."""
+    return plan.tasks_per_request if rule == "unparsable" and not instruction else 1
 
 
 class Bootstrap:
@@ -157,31 +219,24 @@ class Bootstrap:
 
     Args:
         plan: What shapes the run.
-        state: Filled while it runs.
+        state: As restored; goes on being filled.
         teacher: Answers prompts.
         ledger: Gets every verdict.
-        report: Called after every judged slot.
     """
 
-    def __init__(
-        self, plan: Plan, state: State, teacher: Teacher, ledger: Ledger, report: Callable[[State], None]
-    ) -> None:
-        self._plan, self._state, self._teacher, self._ledger, self._report = plan, state, teacher, ledger, report
-        # A run that was closed with this target closes at the same slot again; later ones need not be asked.
-        closing = ledger.fact("closing")
-        self._last_slot: int | None = closing["slot"] if closing and closing["target"] == plan.target else None
-        self._finished: dict[int, list[Candidate]] = {}
-        self._n_accepted_after: list[int] = []  # accepted tasks after each judged slot
-        self._next_slot = 0
+    def __init__(self, plan: Plan, state: State, teacher: Teacher, ledger: Ledger) -> None:
+        self._plan, self._state, self._teacher, self._ledger = plan, state, teacher, ledger
+        self._finished: dict[int, tuple[str, list[Candidate]]] = {}
+        self._next_slot = state.n_slots
         self._unfinished: set[int] = set()  # slots that an end of asking left open
         self._aborted = False
         self._progressed = anyio.Event()
 
     async def run(self) -> None:
-        """Run until the target, saturation, a cap, an outage or a signal; the last three are left in `state.error`.
+        """Run until the target, saturation, a pause, a cap, an outage or a signal; the last three are `state.error`.
 
         After those, slots go on being judged as long as the ledger has the replies, so that what is left is the longest
-        prefix of slots that has been paid for, also when a replay was cut short.
+        prefix of slots that has been paid for.
 
         Raises:
             Error: When the ledger cannot be written.
@@ -207,29 +262,30 @@ class Bootstrap:
 
     def _may_begin_slot(self) -> bool:
         """Within the window, and only while the slots under way are not expected to reach the target."""
-        under_way = self._next_slot - self._state.n_slots
-        if under_way >= self._plan.window:
+        plan, state = self._plan, self._state
+        under_way = self._next_slot - state.n_slots
+        if under_way >= plan.window:
             return False
-        if under_way and self._last_slot is not None and self._next_slot > self._last_slot:
-            return False
-        missing = self._plan.target - len(self._state.pool.accepted)
-        if self._state.n_slots == 0:
-            return under_way == 0 or under_way * self._plan.tasks_per_request < missing
-        per_slot = max(len(self._state.pool.accepted) / self._state.n_slots, 0.1)
+        missing = (plan.pause_at or plan.target) - len(state.pool.accepted)
+        if state.n_slots == 0:
+            return under_way == 0 or under_way * plan.tasks_per_request * plan.replies_per_request < missing
+        per_slot = max(len(state.pool.accepted) / state.n_slots, 0.1)
         return under_way * per_slot < missing
 
     async def _work(self, number: int) -> None:
-        plan, pool = self._plan, self._state.pool
-        settled = number - plan.window
-        n_accepted = self._n_accepted_after[settled] if settled >= 0 else 0
+        plan, pool, history = self._plan, self._state.pool, self._state.history
+        # The slot sees what stood after slot number - window, whatever has been judged since.
+        begun_after = number - plan.window
+        n_accepted, in_force = history[begun_after - self._state.n_slots] if begun_after >= 0 else (0, 0)
+        name, strategy = plan.strategies[in_force]
 
-        async def ask(step: str, prompt: Prompt) -> Completion:
+        async def ask(step: str, prompt: Prompt) -> tuple[Completion, ...]:
             return await self._teacher.ask(number, step, prompt)
 
         screening = screen(pool, n_accepted, plan.language)
-        slot = slot_of(plan, number, pool.seeds, pool.accepted[:n_accepted], ask, screening)
+        slot = slot_of(plan, name, number, pool.seeds, pool.accepted[:n_accepted], ask, screening)
         try:
-            self._finished[number] = await plan.strategy(slot)
+            self._finished[number] = name, await strategy(slot)
         except Exception as group:
             self._unfinished.add(number)
             error = _only(group)
@@ -253,40 +309,47 @@ class Bootstrap:
         """Judge every slot whose turn has come."""
         state = self._state
         while state.closed_by is None and state.n_slots in self._finished:
-            candidates = self._finished.pop(state.n_slots)
-            judged = [(candidate, self._judge(candidate)) for candidate in candidates]
-            await self._ledger.record_judgement(state.n_judged, judged)
-            state.n_judged += len(judged)
-            state.n_slots += 1
-            self._n_accepted_after.append(len(state.pool.accepted))
-            state.closed_by = self._closed_by()
-            if state.closed_by:
-                await self._ledger.record_fact("closing", {"slot": state.n_slots - 1, "target": self._plan.target})
-            self._report(state)
+            name, candidates = self._finished.pop(state.n_slots)
+            position, n_accepted = state.n_judged, len(state.pool.accepted)
+            counts = name == self._plan.strategies[state.in_force][0]
+            judged = [(candidate, self._judge(candidate, counts)) for candidate in candidates]
+            closed_by = self._closed_by()
+            slot = JudgedSlot(state.n_slots, name, len(judged), len(state.pool.accepted) - n_accepted, state.in_force)
+            closing = {"slot": slot.number, "target": self._plan.target, "by": closed_by} if closed_by else None
+            await self._ledger.record_slot(slot, position, judged, closing)
+            state.n_judged, state.n_slots = position + len(judged), slot.number + 1
+            state.history.append((len(state.pool.accepted), state.in_force))
+            state.closed_by = closed_by or paused(self._plan, state)
 
-    def _judge(self, candidate: Candidate) -> Verdict:
+    def _judge(self, candidate: Candidate, counts: bool) -> Verdict:
+        """The verdict on a candidate; it counts for saturation if its strategy is the one in force."""
         pool = self._state.pool
         verdict = judge(candidate, pool, self._plan.language, self._plan.target)
         if verdict.rule is None:
-            pool.add(
-                Example(
-                    candidate.id, candidate.instruction, candidate.instances, candidate.is_classification,
-                    source=candidate.source, nearest=verdict.nearest,
-                )
-            )  # fmt: skip
-        # A reply without any task stands for all those that it was asked for.
-        weight = self._plan.tasks_per_request if verdict.rule == "unparsable" and not candidate.instruction else 1
-        self._state.recent.extend([verdict.rule is None] * weight)
+            pool.add(Example(candidate.id, candidate.instruction, candidate.instances, candidate.is_classification))
+        if counts:
+            weight = _weight(self._plan, candidate.instruction, verdict.rule)
+            self._state.recent.extend([verdict.rule is None] * weight)
         return verdict
 
     def _closed_by(self) -> str | None:
-        if len(self._state.pool.accepted) >= self._plan.target:
+        """What closes the run now. A saturated strategy makes way for the next one in the list."""
+        plan, state = self._plan, self._state
+        if len(state.pool.accepted) >= plan.target:
             return "target"
-        recent, window = self._state.recent, self._plan.saturation_window
-        while len(recent) > window:
-            recent.popleft()
-        saturated = len(recent) == window and sum(recent) < self._plan.min_yield * window
-        return "saturated" if saturated else None
+        window = plan.saturation_window
+        if len(state.recent) < window or sum(state.recent) >= plan.min_yield * window:
+            return None
+        if state.in_force == len(plan.strategies) - 1:
+            return "saturated"
+        state.in_force += 1
+        state.recent.clear()
+        names = [name for name, _ in plan.strategies]
+        logger.warning(
+            "%s is saturated: fewer than %.0f%% of its last %d candidates were accepted; going on with %s",
+            names[state.in_force - 1], 100 * plan.min_yield, window, names[state.in_force],
+        )  # fmt: skip
+        return None
 
     async def _watch_signals(self, everything: anyio.CancelScope) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -300,8 +363,8 @@ class Bootstrap:
                     everything.cancel()
                 interrupted = True
                 self._stop(Interrupted("interrupted; everything so far is kept, and the same command resumes"))
-                if in_flight := self._teacher.in_flight:
-                    logger.warning("interrupted: %d request(s) in flight come to an end; once more aborts", in_flight)
+                if n := self._teacher.n_draining:
+                    logger.warning("interrupted: %d request(s) in flight come to an end; once more aborts", n)
 
 
 def _only(error: BaseException) -> BaseException:
@@ -313,5 +376,6 @@ def _only(error: BaseException) -> BaseException:
 
 def identity(plan: Plan, others: dict[str, Any]) -> dict[str, Any]:
     """Everything that shapes the data, as JSON values: a run with another identity is another run."""
-    names = [f.name for f in fields(plan) if f.name not in ("strategy", "target")]
-    return {name: getattr(plan, name) for name in names} | others
+    names = [f.name for f in fields(plan) if f.name not in ("strategies", "target", "pause_at")]
+    strategies = [name for name, _ in plan.strategies]
+    return {name: getattr(plan, name) for name in names} | {"strategies": strategies} | others

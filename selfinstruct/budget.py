@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from selfinstruct.errors import CapReached
+from selfinstruct.records import Usage
 
 Price = Callable[[int, int], float]  # (prompt tokens, completion tokens) -> US dollars
 
@@ -35,6 +36,11 @@ def price_of(
     return price
 
 
+def halved(price: Price) -> Price:
+    """What a batch API takes: half, at OpenAI and those who follow it."""
+    return lambda n_in, n_out: price(n_in, n_out) / 2
+
+
 def max_prompt_tokens(text: str) -> int:
     """An upper bound of a prompt's tokens without its tokenizer: a byte-level tokenizer's token is at least a byte."""
     return len(text.encode("utf-8", "replace")) + _OVERHEAD_TOKENS
@@ -49,14 +55,16 @@ class Budget:
         max_requests: Never passed by requests sent; None for no cap.
         spent_usd: Spent by earlier processes of the same run.
         n_requests: Sent by earlier processes of the same run.
+        reserved_usd: Reserved by them for requests that still go on.
     """
 
     def __init__(
         self, price: Price | None, max_cost_usd: float | None, max_requests: int | None,
-        spent_usd: float, n_requests: int,
+        spent_usd: float, n_requests: int, reserved_usd: float = 0.0,
     ) -> None:  # fmt: skip
         self._price, self._max_cost_usd, self._max_requests = price, max_cost_usd, max_requests
-        self.spent_usd, self.reserved_usd, self.n_requests = spent_usd, 0.0, n_requests
+        self.spent_usd, self.reserved_usd, self.n_requests = spent_usd, reserved_usd, n_requests
+        self._underestimate = 1.0  # the most that a request has cost beyond its reservation
 
     def reserve(self, max_prompt_tokens: int, max_completion_tokens: int) -> float | None:
         """Set aside the worst case of one request.
@@ -69,7 +77,9 @@ class Budget:
         """
         if self._max_requests is not None and self.n_requests >= self._max_requests:
             raise CapReached(f"--max-requests {self._max_requests} is reached")
-        worst = None if self._price is None else self._price(max_prompt_tokens, max_completion_tokens)
+        worst = None
+        if self._price is not None:
+            worst = self._price(max_prompt_tokens, max_completion_tokens) * self._underestimate
         if self._max_cost_usd is not None and self.spent_usd + self.reserved_usd + (worst or 0.0) > self._max_cost_usd:
             raise CapReached(
                 f"the next request could cost {worst:.4f} USD and pass --max-cost-usd {self._max_cost_usd:g}"
@@ -79,15 +89,13 @@ class Budget:
         self.reserved_usd += worst or 0.0
         return worst
 
-    def settle(
-        self, reserved_usd: float | None, prompt_tokens: int | None, completion_tokens: int | None
-    ) -> float | None:
-        """Replace a reservation by what the reply cost.
+    def settle(self, reserved_usd: float | None, usage: Usage) -> float | None:
+        """Replace a reservation by what the request cost.
 
         Args:
             reserved_usd: What `reserve` returned.
-            prompt_tokens, completion_tokens: By the endpoint's usage figures; None when it gave none, so that the
-                request is charged as reserved.
+            usage: By the endpoint's figures; where it gave none, the request is charged as reserved. No tokens for one
+                that was refused without doing any work.
 
         Returns:
             The cost in US dollars; None when the price is unknown.
@@ -95,11 +103,11 @@ class Budget:
         if reserved_usd is None or self._price is None:
             return None
         self.reserved_usd -= reserved_usd
-        known = prompt_tokens is not None and completion_tokens is not None
-        cost = self._price(prompt_tokens, completion_tokens) if known else reserved_usd  # type: ignore[arg-type]
+        cost = reserved_usd
+        if usage.prompt_tokens is not None and usage.completion_tokens is not None:
+            cost = self._price(usage.prompt_tokens, usage.completion_tokens)
+        if cost > reserved_usd > 0:
+            # An endpoint that counts what it was not sent (a hidden system prompt), or thinks beyond the limit.
+            self._underestimate *= cost / reserved_usd
         self.spent_usd += cost
         return cost
-
-    def release(self, reserved_usd: float | None) -> float | None:
-        """Give back the reservation of a request that the endpoint refused without doing any work."""
-        return self.settle(reserved_usd, 0, 0)

@@ -93,12 +93,14 @@ class TransientError(TeacherError):
         message: What the endpoint or the network said, without secrets.
         retry_after_s: Seconds that the endpoint asked us to wait, if it did.
         refused: Whether it is certain that no reply was made, so that none can be billed.
+        overload: Whether it is a sign that fewer requests at once would fare better.
     """
 
-    def __init__(self, message: str, retry_after_s: float | None = None, *, refused: bool = False) -> None:
+    def __init__(
+        self, message: str, retry_after_s: float | None = None, *, refused: bool = False, overload: bool = False
+    ) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
-        self.refused = refused
+        self.retry_after_s, self.refused, self.overload = retry_after_s, refused, overload
 
 
 class PermanentError(TeacherError):

@@ -1,25 +1,133 @@
-"""What a run would take, reckoned from its own prompts before anything is sent."""
+"""What a run would take: reckoned from its own prompts before anything is sent, measured once there is a part of it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from selfinstruct.records import Prompt
-from selfinstruct.strategies import Slot, alpaca, self_instruct
+from selfinstruct.records import Example, Prompt
+from selfinstruct.run_config import GenerateConfig
+
+if TYPE_CHECKING:
+    from selfinstruct.bootstrap import Plan
+    from selfinstruct.budget import Price
+    from selfinstruct.ledger import Ledger
+    from selfinstruct.strategies import Slot
 
 # Averages over English text and over the replies of current models; a forecast, not a bound.
 CHARACTERS_PER_TOKEN = 4
 TOKENS_PER_LISTED_INSTRUCTION, TOKENS_PER_INSTANCE, TOKENS_PER_ALPACA_TASK = 30, 130, 150
+ASSUMED_YIELDS = (0.9, 0.4)
+FIRST_TOKEN_S, TOKENS_PER_S = 0.5, 60.0  # of one reply of a hosted model
+# Of the embedded model on two processor cores, all replies together.
+EMBEDDED_PROMPT_TOKENS_PER_S, EMBEDDED_TOKENS_PER_S = 300.0, 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What the rest of a run takes, as ranges from the best case to the worst.
+
+    Attributes:
+        endpoint: Where requests would go.
+        basis: What the ranges rest on.
+        accepted: Tasks that are there already.
+        requests, prompt_tokens, completion_tokens: Still to come.
+        cost_usd: Still to be spent; None when the price is unknown.
+        seconds: None where nothing says how long replies take, as with batches.
+    """
+
+    endpoint: str
+    basis: str
+    accepted: int
+    target: int
+    requests: tuple[int, int]
+    prompt_tokens: tuple[int, int]
+    completion_tokens: tuple[int, int]
+    cost_usd: tuple[float, float] | None
+    seconds: tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Requests and tokens of a whole run."""
+    """Requests and tokens of a run."""
 
     requests: int
     prompt_tokens: int
     completion_tokens: int
+
+
+def forecast(config: GenerateConfig, plan: Plan, seeds: Sequence[Example], price: Price | None) -> Forecast:
+    """What the rest of a run takes: by its own figures if it has accepted something, else by assumption."""
+    from selfinstruct.ledger import Ledger
+
+    path = config.out / "ledger.sqlite"
+    if path.is_file():
+        ledger = Ledger(path)
+        try:
+            if ledger.n_accepted():
+                return _measured(config, ledger)
+        finally:
+            ledger.close()
+    return _assumed(config, plan, seeds, price)
+
+
+def _assumed(config: GenerateConfig, plan: Plan, seeds: Sequence[Example], price: Price | None) -> Forecast:
+    from selfinstruct.bootstrap import slot_of
+
+    async def nothing(*_: Any) -> Any:
+        raise AssertionError("a forecast sends nothing")
+
+    slot = slot_of(plan, config.strategy[0], 0, seeds, (), nothing, lambda instruction: None)
+    best, worst = (totals(slot, plan.target, share) for share in ASSUMED_YIELDS)
+    return Forecast(
+        endpoint=config.base_url or "the embedded model",
+        basis=f"if {ASSUMED_YIELDS[0]:.0%} or {ASSUMED_YIELDS[1]:.0%} of the tasks are accepted",
+        accepted=0,
+        target=plan.target,
+        requests=(best.requests, worst.requests),
+        prompt_tokens=(best.prompt_tokens, worst.prompt_tokens),
+        completion_tokens=(best.completion_tokens, worst.completion_tokens),
+        cost_usd=None if price is None else (_cost(price, best), _cost(price, worst)),
+        seconds=None if config.batch else (_seconds(config, best), _seconds(config, worst)),
+    )
+
+
+def _measured(config: GenerateConfig, ledger: Ledger) -> Forecast:
+    """The run's own figures for a task, times what is missing; the range is that of the yield."""
+    past, accepted, judged = ledger.requests(), ledger.n_accepted(), ledger.n_judged()
+    missing = max(config.num_instructions - accepted, 0)
+    low, high = wilson_interval(accepted, judged)
+    share = accepted / judged
+    best, worst = (missing / accepted * share / bound for bound in (high, low))
+
+    def times(figure: float) -> tuple[int, int]:
+        return round(figure * best), round(figure * worst)
+
+    seconds_a_reply = ledger.mean_seconds()
+    assert config.concurrency
+    return Forecast(
+        endpoint=config.base_url or "the embedded model",
+        basis=f"by what {accepted} accepted of {judged} judged took (later ones are harder to make new)",
+        accepted=accepted,
+        target=config.num_instructions,
+        requests=times(past.completed),
+        prompt_tokens=times(past.prompt_tokens),
+        completion_tokens=times(past.completion_tokens),
+        cost_usd=None if past.cost_usd is None else (past.cost_usd * best, past.cost_usd * worst),
+        seconds=None
+        if config.batch or seconds_a_reply is None
+        else times(past.completed * seconds_a_reply / config.concurrency),
+    )
+
+
+def wilson_interval(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """95% interval of a share (Wilson, 1927)."""
+    share = successes / n
+    centre = share + z * z / (2 * n)
+    margin = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return (centre - margin) / (1 + z * z / n), (centre + margin) / (1 + z * z / n)
 
 
 def totals(slot: Slot, target: int, accepted_share: float) -> Totals:
@@ -30,10 +138,13 @@ def totals(slot: Slot, target: int, accepted_share: float) -> Totals:
         target: Accepted tasks wanted.
         accepted_share: Share of the listed tasks that is accepted, 0 to 1.
     """
-    lists = math.ceil(target / (accepted_share * slot.tasks_per_request))
+    from selfinstruct.strategies import alpaca, self_instruct
+
+    replies = math.ceil(target / (accepted_share * slot.tasks_per_request))
+    lists = math.ceil(replies / slot.replies_per_request)
     if slot.strategy == "alpaca":
         prompt = alpaca.list_prompt(slot, slot.seeds[: alpaca.N_DEMONSTRATIONS])
-        return Totals(lists, lists * _tokens(prompt), lists * slot.tasks_per_request * TOKENS_PER_ALPACA_TASK)
+        return Totals(lists, lists * _tokens(prompt), replies * slot.tasks_per_request * TOKENS_PER_ALPACA_TASK)
     listing = self_instruct.instructions_prompt(slot, self_instruct.demonstrations(slot.rng, slot.seeds, ()))
     completing = [
         self_instruct.classification_prompt(slot, slot.seeds[0].instruction),
@@ -43,9 +154,50 @@ def totals(slot: Slot, target: int, accepted_share: float) -> Totals:
     return Totals(
         lists + 2 * target,
         lists * _tokens(listing) + target * sum(map(_tokens, completing)),
-        lists * slot.tasks_per_request * TOKENS_PER_LISTED_INSTRUCTION + target * (3 + TOKENS_PER_INSTANCE),
+        replies * slot.tasks_per_request * TOKENS_PER_LISTED_INSTRUCTION + target * (3 + TOKENS_PER_INSTANCE),
     )
 
 
 def _tokens(prompt: Prompt) -> int:
     return sum(len(message["content"]) for message in prompt.messages) // CHARACTERS_PER_TOKEN
+
+
+def _cost(price: Price, totals: Totals) -> float:
+    """Priced request by request, since prices may depend on a prompt's length."""
+    per_request = price(totals.prompt_tokens // totals.requests, totals.completion_tokens // totals.requests)
+    return float(per_request) * totals.requests
+
+
+def _seconds(config: GenerateConfig, totals: Totals) -> int:
+    if config.embedded:
+        prompts = totals.prompt_tokens / EMBEDDED_PROMPT_TOKENS_PER_S
+        return round(prompts + totals.completion_tokens / EMBEDDED_TOKENS_PER_S)
+    assert config.concurrency
+    busy_s = totals.requests * FIRST_TOKEN_S + totals.completion_tokens / TOKENS_PER_S
+    paced_s = 60 * max(
+        totals.requests / (config.requests_per_minute or math.inf),
+        (totals.prompt_tokens + totals.completion_tokens) / (config.tokens_per_minute or math.inf),
+    )
+    return round(max(busy_s / config.concurrency, paced_s))
+
+
+def describe_forecast(f: Forecast) -> str:
+    """The forecast in words."""
+    cost = "unknown (give --input-usd-per-mtok and --output-usd-per-mtok)"
+    if f.cost_usd is not None:
+        cost = f"{f.cost_usd[0]:.2f} to {f.cost_usd[1]:.2f} USD"
+    time = "up to a day a round of batches" if f.seconds is None else f"{_time(f.seconds[0])} to {_time(f.seconds[1])}"
+    wanted = f"the {f.target - f.accepted} tasks still wanted" if f.accepted else f"{f.target} tasks"
+    return (
+        f"For {wanted}, at {f.endpoint}, {f.basis}:\n"
+        f"  requests           {f.requests[0]} to {f.requests[1]}\n"
+        f"  prompt tokens      about {f.prompt_tokens[0]} to {f.prompt_tokens[1]}\n"
+        f"  completion tokens  about {f.completion_tokens[0]} to {f.completion_tokens[1]}\n"
+        f"  cost               {cost}\n"
+        f"  time               about {time}"
+    )
+
+
+def _time(seconds: int) -> str:
+    hours, minutes = divmod(math.ceil(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if seconds >= 60 else f"{seconds} s"

@@ -1,17 +1,16 @@
 """The ledger of a run: one SQLite file in which nothing that was paid for is ever lost.
 
-An attempt is on disk before it is sent, a completion before it is used. Writes go through one thread, which commits
-whatever has gathered in one transaction (group commit), and a write returns once it is durable (WAL, synchronous=FULL).
+An attempt is on disk before it is sent, a completion before it is used. Writes that wait while a commit is under way
+share the next one (group commit), and a write returns once it is durable (WAL, synchronous=FULL).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import queue
 import sqlite3
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,35 +18,58 @@ from typing import Any
 
 from selfinstruct.errors import Error, InputError
 from selfinstruct.files import hold, to_json_line
-from selfinstruct.records import Candidate, Completion, Example, Instance, Neighbour, Source, Verdict
+from selfinstruct.records import Candidate, Completion, Example, Instance, Neighbour, Source, Usage, Verdict
 
-SCHEMA_VERSION = 1
-_MAX_GROUP = 1000
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE attempts (           -- every request that was sent, or was about to be when the program ended
-  id             INTEGER PRIMARY KEY,
-  prompt_key     TEXT NOT NULL,   -- which prompt; several attempts where one failed
-  slot           INTEGER NOT NULL,
-  started_at     TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
-  reserved_usd   REAL,            -- the most it could cost; NULL: price unknown
-  outcome        TEXT,            -- 'completed', 'failed: ...', 'lost' (the program ended first); NULL: in flight
-  cost_usd       REAL,            -- what it cost by the endpoint's usage figures; as reserved where its fate is unknown
-  seconds        REAL
-);
-CREATE INDEX attempts_open ON attempts (id) WHERE outcome IS NULL;
-CREATE TABLE completions (        -- every reply; the run is replayed from here
-  prompt_key        TEXT PRIMARY KEY,
-  completion_key    TEXT NOT NULL,
+  id                INTEGER PRIMARY KEY,
+  prompt_key        TEXT NOT NULL,  -- which prompt; several attempts where one failed
   slot              INTEGER NOT NULL,
-  step              TEXT NOT NULL,    -- what was asked within the slot: 'instructions', 'instance/3', ...
-  request           TEXT NOT NULL,    -- JSON of what was asked
-  text              TEXT NOT NULL,    -- the reply without thinking text
-  finish_reason     TEXT NOT NULL,    -- 'stop', 'length', 'content_filter', or 'error' for a permanent error
-  error             TEXT,             -- what the endpoint said, if it refused this request for good
-  prompt_tokens     INTEGER NOT NULL,
-  completion_tokens INTEGER NOT NULL  -- thinking included
+  batch             INTEGER REFERENCES batches (id),  -- NULL: sent by itself
+  started_at        TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+  reserved_usd      REAL,           -- the most it could cost; NULL: price unknown
+  outcome           TEXT,           -- 'completed', 'failed', 'lost' (the program ended first); NULL: in flight
+  error             TEXT,           -- why it failed
+  cost_usd          REAL,           -- by the endpoint's usage figures; as reserved where its fate is unknown
+  prompt_tokens     INTEGER,        -- as the endpoint counted them
+  completion_tokens INTEGER,        -- thinking included
+  seconds           REAL
+);
+CREATE INDEX attempts_uncompleted ON attempts (prompt_key) WHERE outcome IS NOT 'completed';
+CREATE TABLE batches (            -- files of requests handed to the endpoint's batch API
+  id          INTEGER PRIMARY KEY,
+  endpoint_id TEXT,               -- the endpoint's name for it; NULL: it was about to be made
+  started_at  TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+  outcome     TEXT                -- how it ended; NULL: under way
+);
+CREATE TABLE batch_requests (     -- what is needed to store the replies of a batch after a restart
+  attempt INTEGER PRIMARY KEY REFERENCES attempts (id),
+  batch   INTEGER NOT NULL REFERENCES batches (id),
+  step    TEXT NOT NULL,
+  request TEXT NOT NULL
+);
+CREATE INDEX batch_requests_batch ON batch_requests (batch);
+CREATE TABLE completions (        -- every reply; the run is replayed from here
+  prompt_key     TEXT NOT NULL,
+  choice         INTEGER NOT NULL,  -- 0, 1, ... where several replies were asked for at once
+  completion_key TEXT NOT NULL,
+  slot           INTEGER NOT NULL,
+  step           TEXT NOT NULL,     -- what was asked within the slot: 'instructions', 'instance/3', ...
+  request        TEXT,              -- JSON of what was asked; with the first choice only
+  text           TEXT NOT NULL,     -- the reply without thinking text
+  finish_reason  TEXT NOT NULL,     -- 'stop', 'length', 'content_filter', or 'error' for a permanent error
+  error          TEXT,              -- what the endpoint said, if it refused this request for good
+  PRIMARY KEY (prompt_key, choice)
 );
 CREATE INDEX completions_slot ON completions (slot);
+CREATE TABLE slots (              -- every judged slot, in order
+  number       INTEGER PRIMARY KEY,
+  strategy     TEXT NOT NULL,
+  n_candidates INTEGER NOT NULL,
+  n_accepted   INTEGER NOT NULL,
+  in_force     INTEGER NOT NULL   -- place in the list of strategies of the one in force after this slot
+);
 CREATE TABLE candidates (         -- every task that was parsed from the completions, in the order of judgement
   position          INTEGER PRIMARY KEY,
   id                TEXT NOT NULL,
@@ -62,10 +84,11 @@ CREATE TABLE verdicts (           -- the decision on each candidate
   detail   TEXT NOT NULL,
   nearest  TEXT NOT NULL          -- JSON list of {id, score}: the most similar examples in the pool, highest first
 );
+CREATE INDEX verdicts_rule ON verdicts (rule);
 CREATE VIEW examples AS           -- the accepted candidates: the data set
   SELECT c.*, v.nearest FROM candidates c JOIN verdicts v USING (position) WHERE v.rule IS NULL;
 CREATE TABLE facts (              -- figures of the run as a whole
-  name  TEXT PRIMARY KEY,         -- 'closing': slot and target at which the run closed; 'elapsed_s': time spent on it
+  name  TEXT PRIMARY KEY,         -- 'closing': slot, target and cause with which it closed; 'elapsed_s': time spent
   value TEXT NOT NULL             -- JSON
 );
 """
@@ -83,6 +106,41 @@ class Requests:
     cost_usd: float | None
     prompt_tokens: int
     completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Replies of the last minute, a second."""
+
+    requests_per_s: float
+    tokens_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedSlot:
+    """A slot with its verdicts given; see the table."""
+
+    number: int
+    strategy: str
+    n_candidates: int
+    n_accepted: int
+    in_force: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRequest:
+    """One request of a batch: what its reply is stored with.
+
+    Attributes:
+        attempt: Number of the attempt; 0 before it is recorded.
+    """
+
+    prompt_key: str
+    slot: int
+    step: str
+    request: Mapping[str, Any]
+    reserved_usd: float | None
+    attempt: int = 0
 
 
 @contextmanager
@@ -105,21 +163,18 @@ def was_answered(path: Path) -> bool:
     """
     if not path.exists():
         return False
-    ledger = Ledger(path)
-    try:
-        return ledger.requests().completed > 0
-    finally:
-        ledger.close()
+    with closing(Ledger(path)) as ledger:
+        return ledger.has_completions()
 
 
 class Ledger:
-    """An open ledger. Reads are synchronous; writes that must be durable are awaited.
+    """An open ledger. Reads are synchronous; writes are awaited until they are durable.
 
     Args:
         path: The SQLite file; made when missing.
 
     Raises:
-        InputError: When the file is no ledger, or one of a newer version.
+        InputError: When the file is no ledger, or one of another schema version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -129,28 +184,31 @@ class Ledger:
             self._prepare()
             self._writer = connections.enter_context(closing(_connect(path)))
             self._connections = connections.pop_all()
-        self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write_groups, name="ledger", daemon=True)
-        self._thread.start()
+        self._waiting: list[_Write] = []
+        self._committing: asyncio.Task[None] | None = None
+        # Only the synchronisation with the disk is waited for elsewhere: a thread that ran the statements too would
+        # have to fight for the interpreter at each of them.
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="ledger")
 
     def _prepare(self) -> None:
         version = self._reader.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise InputError(
-                f"was written by a newer version (schema {version})", path=self._path, remedy="update selfinstruct"
-            )
         if version == 0:
             self._reader.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        elif version != SCHEMA_VERSION:
+            age = "a newer" if version > SCHEMA_VERSION else "an older"
+            raise InputError(
+                f"was written by {age} version (schema {version}, this one knows {SCHEMA_VERSION})", path=self._path,
+                remedy="go on with that version of selfinstruct, or choose another --out",
+            )  # fmt: skip
 
     def close(self) -> None:
-        """Finish the writes that are waiting and close the file."""
-        self._writes.put(None)
-        self._thread.join()
+        """Let a commit under way finish and close the file."""
+        self._disk.shutdown(wait=True)
         self._connections.close()
 
-    def _rows(self, sql: str) -> Iterator[Any]:
+    def _rows(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         with _errors_of(self._path):
-            yield from self._reader.execute(sql)
+            yield from self._reader.execute(sql, values)
 
     def _row(self, sql: str, values: Sequence[Any] = ()) -> Any:
         with _errors_of(self._path):
@@ -158,87 +216,216 @@ class Ledger:
 
     # -- requests ----------------------------------------------------------------------------------------------
 
-    def completion(self, prompt_key: str) -> Completion | None:
-        """The stored reply to a prompt, if there is one."""
-        row = self._row(
-            "SELECT completion_key, text, finish_reason, prompt_tokens, completion_tokens, error"
-            " FROM completions WHERE prompt_key = ?",
+    def completions(self, prompt_key: str) -> tuple[Completion, ...]:
+        """The stored replies to a prompt; empty when there is none."""
+        rows = self._rows(
+            "SELECT completion_key, text, finish_reason, error FROM completions WHERE prompt_key = ? ORDER BY choice",
             (prompt_key,),
         )
-        return Completion(prompt_key, *row) if row else None
+        return tuple(Completion(prompt_key, *row) for row in rows)
+
+    def has_completions(self) -> bool:
+        """Whether anything was ever answered."""
+        return self._row("SELECT 1 FROM completions LIMIT 1") is not None
 
     async def begin_attempt(self, prompt_key: str, slot: int, reserved_usd: float | None) -> int:
         """Record that a request is about to be sent; returns the attempt's number."""
-        sql = "INSERT INTO attempts (prompt_key, slot, reserved_usd) VALUES (?, ?, ?)"
-        return await self._write([(sql, (prompt_key, slot, reserved_usd))])
+        return await self._write([_begin_attempt(prompt_key, slot, None, reserved_usd)])
 
-    async def fail_attempt(self, attempt: int, reason: str, cost_usd: float | None, seconds: float) -> None:
+    async def fail_attempt(
+        self, attempt: int, error: str, cost_usd: float | None, usage: Usage, seconds: float
+    ) -> None:
         """Record that a request failed."""
-        await self._write([_end_attempt(attempt, f"failed: {reason}", cost_usd, seconds)])
+        await self._write([_end_attempt(attempt, "failed", error, cost_usd, usage, seconds)])
 
     async def complete_attempt(
         self,
         attempt: int,
-        completion: Completion,
+        completions: Sequence[Completion],
         slot: int,
         step: str,
-        request: Any,
+        request: Mapping[str, Any],
         cost_usd: float | None,
+        usage: Usage,
         seconds: float,
     ) -> None:
-        """Record a reply, and with it the end of its attempt."""
-        c = completion
-        row = (c.prompt_key, c.key, slot, step, to_json_line(request), c.text, c.finish_reason, c.error,
-               c.prompt_tokens, c.completion_tokens)  # fmt: skip
-        await self._write(
-            [
-                _end_attempt(attempt, "completed", cost_usd, seconds),
-                ("INSERT OR REPLACE INTO completions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row),
-            ]
-        )
+        """Record the replies to a request, and with them the end of its attempt."""
+        asked = to_json_line(request)
+        statements = [_end_attempt(attempt, "completed", None, cost_usd, usage, seconds)]
+        sql = "INSERT OR REPLACE INTO completions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        for choice, c in enumerate(completions):
+            row = (c.prompt_key, choice, c.key, slot, step, None if choice else asked, c.text, c.finish_reason, c.error)
+            statements.append((sql, row))
+        await self._write(statements)
 
     async def lose_open_attempts(self) -> int:
-        """Mark attempts that were in flight when an earlier process ended, charged as reserved; returns how many."""
-        count: int = self._row("SELECT count(*) FROM attempts WHERE outcome IS NULL")[0]
-        await self._write([("UPDATE attempts SET outcome = 'lost', cost_usd = reserved_usd WHERE outcome IS NULL", ())])
+        """Mark attempts that were in flight when an earlier process ended, charged as reserved; returns how many.
+
+        Those of a batch are not lost: it goes on at the endpoint.
+        """
+        is_open = "outcome IS NOT 'completed' AND outcome IS NULL AND batch IS NULL"
+        count: int = self._row(f"SELECT count(*) FROM attempts WHERE {is_open}")[0]  # noqa: S608
+        sql = f"UPDATE attempts SET outcome = 'lost', cost_usd = reserved_usd WHERE {is_open}"  # noqa: S608
+        await self._write([(sql, ())])
         return count
 
     def requests(self) -> Requests:
         """Totals over all attempts so far. The cost is None when the price of any of them is unknown."""
-        sent, completed, failed, lost, unpriced, cost, retried = self._row(
-            "SELECT count(*), coalesce(sum(outcome = 'completed'), 0), coalesce(sum(outcome LIKE 'failed:%'), 0),"
+        sent, completed, failed, lost, unpriced, cost, prompt_tokens, completion_tokens = self._row(
+            "SELECT count(*), coalesce(sum(outcome = 'completed'), 0), coalesce(sum(outcome = 'failed'), 0),"
             " coalesce(sum(outcome = 'lost'), 0), coalesce(sum(coalesce(cost_usd, reserved_usd) IS NULL), 0),"
-            " coalesce(sum(coalesce(cost_usd, reserved_usd)), 0.0), count(*) - count(DISTINCT prompt_key) FROM attempts"
+            " coalesce(sum(coalesce(cost_usd, reserved_usd)), 0.0),"
+            " coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) FROM attempts"
         )
-        tokens = self._row(
-            "SELECT coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) FROM completions"
+        # Sent again: all attempts but the first at each prompt. A prompt is completed once.
+        unanswered = self._row(
+            "SELECT count(DISTINCT prompt_key) FROM attempts WHERE outcome IS NOT 'completed'"
+            " AND NOT EXISTS (SELECT 1 FROM completions WHERE completions.prompt_key = attempts.prompt_key)"
+        )[0]
+        return Requests(
+            sent, completed, sent - completed - unanswered, failed, lost, None if unpriced else cost,
+            prompt_tokens, completion_tokens,
+        )  # fmt: skip
+
+    def reserved_usd(self) -> float:
+        """What is reserved for requests whose outcome is open, and part of the cost above."""
+        is_open = "outcome IS NOT 'completed' AND outcome IS NULL"
+        return float(self._row(f"SELECT coalesce(sum(reserved_usd), 0) FROM attempts WHERE {is_open}")[0])  # noqa: S608
+
+    def throughput(self) -> Throughput:
+        """Replies of the last minute, among the last 100,000 attempts."""
+        count, tokens = self._row(
+            "SELECT count(*), coalesce(sum(prompt_tokens + completion_tokens), 0)"
+            " FROM (SELECT * FROM attempts ORDER BY id DESC LIMIT 100000) WHERE outcome = 'completed'"
+            " AND julianday(started_at) + seconds / 86400 > julianday('now') - 60 / 86400.0"
         )
-        return Requests(sent, completed, retried, failed, lost, None if unpriced else cost, *tokens)
+        return Throughput(count / 60, tokens / 60)
+
+    def mean_seconds(self) -> float | None:
+        """Mean time to a reply, over the last 1,000; None before the first."""
+        row = self._row(
+            "SELECT avg(seconds) FROM (SELECT seconds FROM attempts WHERE outcome = 'completed' AND batch IS NULL"
+            " ORDER BY id DESC LIMIT 1000)"
+        )
+        return None if row[0] is None else float(row[0])
 
     def unused_completions(self, last_slot: int) -> int:
-        """How many completions belong to slots after the one in which the run closed."""
-        return int(self._row("SELECT count(*) FROM completions WHERE slot > ?", (last_slot,))[0])
+        """How many answered requests belong to slots after the one in which the run closed."""
+        return int(self._row("SELECT count(*) FROM completions WHERE slot > ? AND choice = 0", (last_slot,))[0])
+
+    # -- batches -----------------------------------------------------------------------------------------------
+
+    async def begin_batch(self, requests: Sequence[BatchRequest]) -> int:
+        """Record that a batch is about to be made, with an attempt for each request; returns its number."""
+        batch = self._row("SELECT coalesce(max(id), 0) + 1 FROM batches")[0]
+        statements: list[_Statement] = [("INSERT INTO batches (id) VALUES (?)", (batch,))]
+        for r in requests:
+            statements.append(_begin_attempt(r.prompt_key, r.slot, batch, r.reserved_usd))
+            sql = "INSERT INTO batch_requests VALUES (last_insert_rowid(), ?, ?, ?)"
+            statements.append((sql, (batch, r.step, to_json_line(r.request))))
+        await self._write(statements)
+        return int(batch)
+
+    async def name_batch(self, batch: int, endpoint_id: str) -> None:
+        """Record what the endpoint calls a batch."""
+        await self._write([("UPDATE batches SET endpoint_id = ? WHERE id = ?", (endpoint_id, batch))])
+
+    def open_batches(self) -> list[tuple[int, str | None]]:
+        """(number, the endpoint's name or None) of the batches under way."""
+        return list(self._rows("SELECT id, endpoint_id FROM batches WHERE outcome IS NULL ORDER BY id"))
+
+    def open_requests(self, batch: int) -> list[BatchRequest]:
+        """The requests of a batch without an outcome."""
+        rows = self._rows(
+            "SELECT prompt_key, slot, step, request, reserved_usd, attempts.id"
+            " FROM batch_requests JOIN attempts ON attempts.id = attempt"
+            " WHERE batch_requests.batch = ? AND outcome IS NULL ORDER BY attempt",
+            (batch,),
+        )
+        return [BatchRequest(key, slot, step, json.loads(request), *rest) for key, slot, step, request, *rest in rows]
+
+    async def end_batch(self, batch: int, outcome: str) -> None:
+        """Record that all requests of a batch have their outcome."""
+        await self._write(
+            [
+                ("UPDATE batches SET outcome = ? WHERE id = ?", (outcome, batch)),
+                ("DELETE FROM batch_requests WHERE batch = ?", (batch,)),
+            ]
+        )
 
     # -- judgement ---------------------------------------------------------------------------------------------
 
-    async def forget_judgement(self) -> None:
-        """Drop candidates and verdicts, which a replay derives anew from the completions."""
-        await self._write([("DELETE FROM verdicts", ()), ("DELETE FROM candidates", ())])
-
-    async def record_judgement(self, position: int, judged: Iterable[tuple[Candidate, Verdict]]) -> None:
-        """Record candidates with their verdicts, in order.
+    async def record_slot(
+        self,
+        slot: JudgedSlot,
+        position: int,
+        judged: Iterable[tuple[Candidate, Verdict]],
+        closing: Mapping[str, Any] | None,
+    ) -> None:
+        """Record a slot and its candidates with their verdicts, in order.
 
         Args:
-            position: Number of the first one, counted over the whole run.
+            slot: The slot.
+            position: Number of its first candidate, counted over the whole run.
+            judged: Candidates and verdicts.
+            closing: The fact of that name, when the run closes with this slot.
         """
-        statements: list[_Statement] = []
+        statements: list[_Statement] = [
+            (
+                "INSERT INTO slots VALUES (?, ?, ?, ?, ?)",
+                (slot.number, slot.strategy, slot.n_candidates, slot.n_accepted, slot.in_force),
+            )
+        ]
         for number, (c, v) in enumerate(judged, start=position):
             instances = to_json_line([asdict(i) for i in c.instances])
             row = (number, c.id, c.instruction, instances, c.is_classification, to_json_line(asdict(c.source)))
             statements.append(("INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?)", row))
             nearest = to_json_line([asdict(n) for n in v.nearest])
             statements.append(("INSERT INTO verdicts VALUES (?, ?, ?, ?)", (number, v.rule, v.detail, nearest)))
+        if closing:
+            statements.append(_record_fact("closing", closing))
         await self._write(statements)
+
+    async def reopen(self) -> None:
+        """Take back that the run closed, with the judgement of its last slot, which a larger target may change."""
+        last = self._row("SELECT number, n_candidates FROM slots ORDER BY number DESC LIMIT 1")
+        statements: list[_Statement] = [("DELETE FROM facts WHERE name = 'closing'", ())]
+        if last:
+            first = self.n_judged() - last[1]
+            statements += [
+                ("DELETE FROM verdicts WHERE position >= ?", (first,)),
+                ("DELETE FROM candidates WHERE position >= ?", (first,)),
+                ("DELETE FROM slots WHERE number = ?", (last[0],)),
+            ]
+        await self._write(statements)
+
+    def last_slots(self, n: int) -> list[JudgedSlot]:
+        """The last n judged slots, in order."""
+        rows = self._rows("SELECT * FROM slots ORDER BY number DESC LIMIT ?", (n,))
+        return [JudgedSlot(*row) for row in rows][::-1]
+
+    def strategies(self) -> dict[str, tuple[int, int, int]]:
+        """(slots, candidates, accepted) of each strategy, in order of first use."""
+        rows = self._rows(
+            "SELECT strategy, count(*), sum(n_candidates), sum(n_accepted) FROM slots GROUP BY strategy"
+            " ORDER BY min(number)"
+        )
+        return {name: (slots, judged, accepted) for name, slots, judged, accepted in rows}
+
+    def pool(self) -> Iterator[Example]:
+        """The accepted tasks so far as demonstrations need them: without source and neighbours."""
+        for id, instruction, instances, is_classification in self._rows(
+            "SELECT id, instruction, instances, is_classification FROM examples ORDER BY position"
+        ):
+            yield Example(id, instruction, _instances(instances), bool(is_classification))
+
+    def recent(self, n: int) -> Iterator[tuple[str, str, str | None]]:
+        """(strategy, instruction, rule) of the last n candidates, the latest first."""
+        yield from self._rows(
+            "SELECT json_extract(source, '$.strategy'), instruction, rule"
+            " FROM candidates JOIN verdicts USING (position) ORDER BY position DESC LIMIT ?",
+            (n,),
+        )
 
     def accepted(self) -> Iterator[Example]:
         """The data set so far, in order."""
@@ -269,6 +456,10 @@ class Ledger:
         """How many candidates were accepted so far."""
         return int(self._row("SELECT count(*) FROM verdicts WHERE rule IS NULL")[0])
 
+    def n_judged(self) -> int:
+        """How many candidates have a verdict."""
+        return int(self._row("SELECT coalesce(max(position) + 1, 0) FROM verdicts")[0])
+
     # -- facts -------------------------------------------------------------------------------------------------
 
     def fact(self, name: str) -> Any:
@@ -278,41 +469,37 @@ class Ledger:
 
     async def record_fact(self, name: str, value: Any) -> None:
         """Set a figure of the run as a whole."""
-        await self._write([("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))])
+        await self._write([_record_fact(name, value)])
 
-    # -- the writer --------------------------------------------------------------------------------------------
+    # -- group commit ------------------------------------------------------------------------------------------
 
     async def _write(self, statements: Sequence[_Statement]) -> int:
         """Run statements in one transaction; returns the last inserted row's number once they are durable."""
         loop = asyncio.get_running_loop()
-        write = _Write(statements, loop.create_future(), loop)
-        self._writes.put(write)
+        write = _Write(statements, loop.create_future())
+        self._waiting.append(write)
+        if self._committing is None or self._committing.done():
+            self._committing = loop.create_task(self._commit_groups())
         return await write.done
 
-    def _write_groups(self) -> None:
-        while (first := self._writes.get()) is not None:
-            group: list[_Write] = [first]
-            closing = False
-            while len(group) < _MAX_GROUP and not self._writes.empty():
-                following = self._writes.get()
-                if following is None:
-                    closing = True
-                    break
-                group.append(following)
-            self._commit(group)
-            if closing:
-                return
+    async def _commit_groups(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            await self._commit(group)
 
-    def _commit(self, group: list[_Write]) -> None:
+    async def _commit(self, group: Sequence[_Write]) -> None:
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             rows = [write.run(self._writer) for write in group]
-            self._writer.execute("COMMIT")
+            await asyncio.get_running_loop().run_in_executor(self._disk, self._writer.execute, "COMMIT")
         except Exception as error:  # whatever it is, those who wait must hear of it
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
-            for write in group:
-                write.fail(_converted(error, self._path) if isinstance(error, sqlite3.Error) else error)
+            if len(group) > 1:  # what one of them did wrong must not cost the others theirs
+                for write in group:
+                    await self._commit([write])
+            else:
+                group[0].fail(_converted(error, self._path) if isinstance(error, sqlite3.Error) else error)
         else:
             for write, row in zip(group, rows, strict=True):
                 write.succeed(row)
@@ -325,7 +512,6 @@ _Statement = tuple[str, tuple[Any, ...]]
 class _Write:
     statements: Sequence[_Statement]
     done: asyncio.Future[int]
-    loop: asyncio.AbstractEventLoop
 
     def run(self, connection: sqlite3.Connection) -> int:
         row = 0
@@ -334,17 +520,12 @@ class _Write:
         return row
 
     def succeed(self, row: int) -> None:
-        self._soon(lambda: self.done.set_result(row))
+        if not self.done.done():
+            self.done.set_result(row)
 
     def fail(self, error: Exception) -> None:
-        self._soon(lambda: self.done.set_exception(error))
-
-    def _soon(self, settle: Callable[[], None]) -> None:
-        def unless_cancelled() -> None:
-            if not self.done.cancelled():
-                settle()
-
-        self.loop.call_soon_threadsafe(unless_cancelled)
+        if not self.done.done():
+            self.done.set_exception(error)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -362,9 +543,24 @@ def _errors_of(path: Path) -> Iterator[None]:
         raise _converted(error, path) from error
 
 
-def _end_attempt(attempt: int, outcome: str, cost_usd: float | None, seconds: float) -> _Statement:
-    sql = "UPDATE attempts SET outcome = ?, cost_usd = ?, seconds = ? WHERE id = ?"
-    return sql, (outcome, cost_usd, round(seconds, 3), attempt)
+def _begin_attempt(prompt_key: str, slot: int, batch: int | None, reserved_usd: float | None) -> _Statement:
+    sql = "INSERT INTO attempts (prompt_key, slot, batch, reserved_usd) VALUES (?, ?, ?, ?)"
+    return sql, (prompt_key, slot, batch, reserved_usd)
+
+
+def _end_attempt(
+    attempt: int, outcome: str, error: str | None, cost_usd: float | None, usage: Usage, seconds: float
+) -> _Statement:
+    sql = (
+        "UPDATE attempts SET outcome = ?, error = ?, cost_usd = ?, prompt_tokens = ?, completion_tokens = ?,"
+        " seconds = ? WHERE id = ?"
+    )
+    tokens = usage.prompt_tokens, usage.completion_tokens
+    return sql, (outcome, error, cost_usd, *tokens, round(seconds, 3), attempt)
+
+
+def _record_fact(name: str, value: Any) -> _Statement:
+    return "INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value))
 
 
 def _converted(error: sqlite3.Error, path: Path) -> Error:

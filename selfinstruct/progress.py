@@ -49,11 +49,11 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
-    def update(self, done: int, detail: str) -> None:
-        """Say how many are done, and a few words about the last one."""
+    def update(self, done: int, detail: str, last: bool = False) -> None:
+        """Say how many are done, and a few words about it; the last time in any case."""
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=done, detail=detail)
-        elif self._shown and (done == self._total or time.monotonic() - self._last_line >= LINE_INTERVAL_S):
+        elif self._shown and (last or done == self._total or time.monotonic() - self._last_line >= LINE_INTERVAL_S):
             self._last_line = time.monotonic()
             print(f"{self._unit} {done}/{self._total}  {detail}{self._left(done)}", file=sys.stderr, flush=True)
 

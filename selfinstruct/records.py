@@ -7,8 +7,9 @@ Seeds and accepted candidates share one type, because accepted ones become demon
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, TypedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypedDict
 
 Endpoint = Literal["chat", "completions"]
 
@@ -69,6 +70,10 @@ class Prompt:
         messages: The chat; for the plain completion endpoint one user message, whose text is continued.
         max_tokens: Most tokens of the answer proper (thinking comes on top).
         stop: The answer ends before the first of these strings.
+        n: How many replies are wanted; the prompt is paid for once.
+        seed: Of the endpoint's sampling, where it takes one.
+        logit_bias: Added to the log-odds of tokens, by token id, where the endpoint takes it; -100 bans, 100 forces.
+        json_schema: What a chat reply shall conform to, where the endpoint can be held to it.
         demonstrations: Ids of the examples shown.
     """
 
@@ -78,28 +83,55 @@ class Prompt:
     top_p: float = 1.0
     presence_penalty: float = 0.0
     stop: tuple[str, ...] = ()
+    n: int = 1
+    seed: int | None = None
+    logit_bias: Mapping[str, float] | None = None
+    json_schema: Mapping[str, Any] | None = None
     demonstrations: tuple[str, ...] = ()
+
+    def as_request(self) -> dict[str, Any]:
+        """What is asked, as JSON values: what the ledger keeps, and what a reply is found by. Defaults are left out."""
+        values = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}
+        return {name: value for name, (value, default) in values.items() if value != default}
+
+    @classmethod
+    def of_request(cls, request: Mapping[str, Any]) -> Prompt:
+        """The inverse of `as_request`, also after JSON made lists of tuples."""
+        values: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in request.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What came back for a prompt.
+    """One reply to a prompt.
 
     Attributes:
         prompt_key: Identifies the request; derived from configuration, slot, index and content.
-        key: Identifies the reply; derived from the prompt key and the text.
+        key: Identifies the reply; derived from the prompt key, the text and the reply's place among several.
         text: The reply without thinking text.
         finish_reason: "stop", "length", "content_filter", or "error" for a permanent error, whose message is `error`.
-        prompt_tokens, completion_tokens: As the endpoint counted them; thinking counts as completion.
     """
 
     prompt_key: str
     key: str
     text: str
     finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one request as the endpoint counted them, thinking included; None where it did not say."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+    @property
+    def total(self) -> int | None:
+        """Both together, if both are known."""
+        if self.prompt_tokens is None or self.completion_tokens is None:
+            return None
+        return self.prompt_tokens + self.completion_tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, Field
@@ -30,6 +30,7 @@ class Status:
         requests: Sent, completed, retried, failed, lost.
         tokens: Prompt and completion tokens.
         cost_usd: None when a price is unknown.
+        throughput: Replies and tokens a second over the last minute.
     """
 
     run: str
@@ -40,6 +41,7 @@ class Status:
     requests: dict[str, int]
     tokens: dict[str, int]
     cost_usd: float | None
+    throughput: dict[str, float]
 
 
 class _Options(BaseModel):
@@ -84,6 +86,7 @@ def status(config: StatusConfig) -> Status:
             },
             tokens={"prompt": requests.prompt_tokens, "completion": requests.completion_tokens},
             cost_usd=requests.cost_usd,
+            throughput=asdict(ledger.throughput()),
         )  # fmt: skip
     finally:
         ledger.close()
@@ -111,4 +114,6 @@ def describe(status: Status) -> str:
         f"  tokens    {status.tokens['prompt']} prompt, {status.tokens['completion']} completion",
         f"  cost      {cost}",
     ]
+    if rate := status.throughput["requests_per_s"]:
+        lines.append(f"  now       {rate:.1f} requests/s, {status.throughput['tokens_per_s']:.0f} tokens/s")
     return "\n".join(lines)

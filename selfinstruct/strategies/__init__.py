@@ -23,12 +23,13 @@ class Slot:
         run_rng: Makes a generator for what all slots share, such as the demonstrations of a fixed prompt prefix.
         seeds: The seed tasks.
         accepted: The accepted tasks, as they stood when the slot began.
-        ask: Gives the completion of (step, prompt); steps are unique within the slot.
+        ask_all: Gives the completions of (step, prompt), as many as the prompt's n; steps are unique within the slot.
         screen: The verdict that an instruction is certain to get, if it is one of rejection: nothing need be paid to
             complete such a task.
         strategy, model: For the source of candidates.
         endpoint: Which way of asking suits.
-        tasks_per_request: How many tasks one request asks for.
+        tasks_per_request: How many tasks one reply is asked for.
+        replies_per_request: How many replies a request for a list asks for.
         max_output_tokens: Most tokens of one instance.
     """
 
@@ -37,13 +38,18 @@ class Slot:
     run_rng: Callable[[str], Random]
     seeds: Sequence[Example]
     accepted: Sequence[Example]
-    ask: Callable[[str, Prompt], Awaitable[Completion]]
+    ask_all: Callable[[str, Prompt], Awaitable[tuple[Completion, ...]]]
     screen: Callable[[str], Verdict | None]
     strategy: str
     model: str
     endpoint: Endpoint
     tasks_per_request: int
+    replies_per_request: int
     max_output_tokens: int
+
+    async def ask(self, step: str, prompt: Prompt) -> Completion:
+        """The one completion of a prompt."""
+        return (await self.ask_all(step, prompt))[0]
 
     def candidate(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from selfinstruct.parsing import task_blocks
-from selfinstruct.records import Candidate, Example, Prompt, Verdict
+from selfinstruct.records import Candidate, Completion, Example, Prompt, Verdict
 from selfinstruct.strategies import Slot, unparsable
 
 N_DEMONSTRATIONS = 3
@@ -36,7 +36,11 @@ async def propose(slot: Slot) -> list[Candidate]:
     """New tasks from one list request."""
     shown = slot.rng.sample(slot.seeds, min(N_DEMONSTRATIONS, len(slot.seeds)))
     prompt = list_prompt(slot, shown)
-    completion = await slot.ask("list", prompt)
+    completions = await slot.ask_all("list", prompt)
+    return [candidate for completion in completions for candidate in _candidates(slot, prompt, completion)]
+
+
+def _candidates(slot: Slot, prompt: Prompt, completion: Completion) -> list[Candidate]:
     blocks = task_blocks(completion.text)
     if not blocks:
         return [unparsable(slot, completion, prompt.demonstrations)]
@@ -65,6 +69,7 @@ def list_prompt(slot: Slot, shown: Sequence[Example]) -> Prompt:
         max_tokens=min(MAX_TOKENS, 200 * slot.tasks_per_request),
         temperature=1.0,
         stop=(f"\n{n + 1}. Instruction", f"\n###\n{n + 1}."),
+        n=slot.replies_per_request,
         demonstrations=tuple(task.id for task in shown),
     )
 

@@ -27,48 +27,59 @@ async def propose(slot: Slot) -> list[Candidate]:
     """New tasks from one list request and, for each of them, a class and an instance request."""
     shown = demonstrations(slot.rng, slot.seeds, slot.accepted)
     prompt = instructions_prompt(slot, shown)
-    completion = await slot.ask("instructions", prompt)
     first = len(shown) + 1 if slot.endpoint == "completions" else None
-    instructions = numbered_items(completion.text, first)
-    if not instructions:
-        return [unparsable(slot, completion, prompt.demonstrations)]
-    candidates: list[Candidate | None] = [None] * len(instructions)
+    candidates: dict[tuple[int, int], Candidate] = {}
 
-    async def finish(index: int, instruction: str) -> None:
-        candidates[index] = await complete(slot, completion, index, instruction, prompt.demonstrations)
+    async def finish(place: tuple[int, int], completion: Completion, instruction: str) -> None:
+        step = str(place[1]) if not place[0] else f"{place[0]}.{place[1]}"
+        candidates[place] = await complete(slot, completion, place[1], step, instruction, prompt.demonstrations)
 
     seen: set[str] = set()
+    completions = await slot.ask_all("instructions", prompt)
     async with anyio.create_task_group() as tasks:
-        for index, instruction in enumerate(instructions):
-            cut = completion.finish_reason == "length" and index == len(instructions) - 1
-            rejection = _cut_or_repeated(instruction, cut, seen) or slot.screen(instruction)
-            seen.add(instruction.lower())
-            if rejection:
-                candidates[index] = slot.candidate(
-                    completion, index, instruction, demonstrations=prompt.demonstrations, rejection=rejection
-                )
-            else:
-                tasks.start_soon(finish, index, instruction)
-    return [candidate for candidate in candidates if candidate]
+        for number, completion in enumerate(completions):
+            instructions = numbered_items(completion.text, first)
+            if not instructions:
+                candidates[number, 0] = unparsable(slot, completion, prompt.demonstrations)
+            for index, instruction in enumerate(instructions):
+                cut = completion.finish_reason == "length" and index == len(instructions) - 1
+                rejection = _cut_or_repeated(instruction, cut, seen) or slot.screen(instruction)
+                seen.add(instruction.lower())
+                if rejection:
+                    candidates[number, index] = slot.candidate(
+                        completion, index, instruction, demonstrations=prompt.demonstrations, rejection=rejection
+                    )
+                else:
+                    tasks.start_soon(finish, (number, index), completion, instruction)
+    return [candidates[place] for place in sorted(candidates)]
 
 
 def _cut_or_repeated(instruction: str, cut: bool, seen: set[str]) -> Verdict | None:
     if cut:
         return Verdict("truncated", "the reply reached its token limit inside this task")
-    return Verdict("duplicate", "stands earlier in the same reply") if instruction.lower() in seen else None
+    return Verdict("duplicate", "stands earlier among the same replies") if instruction.lower() in seen else None
 
 
 async def complete(
-    slot: Slot, listed: Completion, index: int, instruction: str, demonstrations: tuple[str, ...]
+    slot: Slot, listed: Completion, index: int, step: str, instruction: str, demonstrations: tuple[str, ...]
 ) -> Candidate:
-    """Ask for the class and an instance of one instruction."""
-    answer = await slot.ask(f"classification/{index}", classification_prompt(slot, instruction))
+    """Ask for the class and an instance of one instruction.
+
+    Args:
+        slot: The slot.
+        listed: The completion in which the instruction stands.
+        index: Its place there.
+        step: Its place in the slot; part of the steps' names.
+        instruction: Its text.
+        demonstrations: What was shown when it was asked for.
+    """
+    answer = await slot.ask(f"classification/{step}", classification_prompt(slot, instruction))
     if not answer.text.strip():
         why = answer.error or f"no answer to whether it is classification (finish reason '{answer.finish_reason}')"
         unclear = Verdict("unparsable", f"{why}; a reasoning model may need more --thinking-tokens")
         return slot.candidate(listed, index, instruction, demonstrations=demonstrations, rejection=unclear)
     is_classification = is_yes(answer.text)
-    reply = await slot.ask(f"instance/{index}", instance_prompt(slot, instruction, is_classification))
+    reply = await slot.ask(f"instance/{step}", instance_prompt(slot, instruction, is_classification))
     rejection = None
     if reply.finish_reason == "length":
         rejection = Verdict("truncated", "the answer reached its token limit")
@@ -116,6 +127,7 @@ def instructions_prompt(slot: Slot, shown: Sequence[Example]) -> Prompt:
         top_p=0.9,
         presence_penalty=1.0,
         stop=stop,
+        n=slot.replies_per_request,
         demonstrations=tuple(task.id for task in shown),
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from selfinstruct.teacher import DEFAULT_THINKING_TOKENS
+from selfinstruct.dialect import DEFAULT_THINKING_TOKENS
 from tests.generating import FreshServer, data, generate, ledger, rows, start, summary
 from tests.server import running_server
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from selfinstruct.budget import Budget
 from selfinstruct.errors import CapReached
+from selfinstruct.records import Usage
 
 # (what happens, prompt tokens, completion tokens, which of the requests in flight, share of the bound in 1/8)
 STEPS = st.lists(
@@ -49,10 +50,10 @@ def test_no_interleaving_passes_a_cap(steps, max_cost_usd, max_requests, spent_u
             reserved, n_in, n_out = in_flight.pop(which % len(in_flight))
             if kind == "settle":
                 n_in, n_out = n_in * eighths // 8, n_out * eighths // 8
-                cost = budget.settle(reserved, n_in, n_out)
+                cost = budget.settle(reserved, Usage(n_in, n_out))
                 assert cost == dyadic(n_in, n_out)
             else:
-                cost = budget.release(reserved) if kind == "release" else budget.settle(reserved, None, None)
+                cost = budget.settle(reserved, Usage(0, 0) if kind == "release" else Usage())
                 assert cost == (0 if kind == "release" else reserved)
             billed += cost
         assert budget.spent_usd == billed

@@ -82,19 +82,22 @@ def commands(program: str) -> dict[str, str]:
 
 
 def rank(name: str) -> int:
-    """records, errors < files < the parts < bootstrap < commands < the program and the package's front."""
+    """records, errors < files < the parts < bootstrap < a run's surroundings < commands < the package's front."""
     if name in (*PROGRAMS, *(f"{program}.{end}" for program in PROGRAMS for end in ("cli", "__main__"))):
-        return 5
+        return 6
     if name in {*commands("selfinstruct").values(), *commands("finetune").values()}:
-        return 4
-    ranks = {"selfinstruct.records": 0, "selfinstruct.errors": 0, "selfinstruct.files": 1, "selfinstruct.bootstrap": 3}
+        return 5
+    ranks = {
+        "selfinstruct.records": 0, "selfinstruct.errors": 0, "selfinstruct.files": 1, "selfinstruct.bootstrap": 3,
+        "selfinstruct.forecast": 4, "selfinstruct.run_folder": 4,
+    }  # fmt: skip
     return ranks.get(name, 2)
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_imports_point_one_way(name):
     for target in own(MODULES[name]):
-        same = rank(target) == rank(name) and rank(name) in (2, 5)
+        same = rank(target) == rank(name) and rank(name) in (2, 6)
         assert rank(target) < rank(name) or same, f"{name} imports {target}"
 
 

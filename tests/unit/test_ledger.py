@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from selfinstruct.errors import Error, InputError, UsageError
-from selfinstruct.ledger import SCHEMA_VERSION, Ledger, only_process
-from selfinstruct.records import Candidate, Completion, Example, Instance, Neighbour, Source, Verdict
+from selfinstruct.ledger import SCHEMA_VERSION, BatchRequest, JudgedSlot, Ledger, only_process
+from selfinstruct.records import Candidate, Completion, Example, Instance, Neighbour, Source, Usage, Verdict
 
 SOURCE = Source("alpaca", "m", 3, "p", "c", ("seed-1",))
 
@@ -36,12 +36,21 @@ def query(path: Path, sql: str) -> list[tuple]:
 
 
 def completion(key: str, text: str = "A reply", **fields) -> Completion:
-    return Completion(key, f"c-{key}", text, "stop", 5, 7, **fields)
+    return Completion(key, f"c-{key}", text, "stop", **fields)
 
 
 async def answered(ledger: Ledger, key: str, slot: int = 0, cost: float | None = 0.5, **fields) -> None:
     attempt = await ledger.begin_attempt(key, slot, cost and 2 * cost)
-    await ledger.complete_attempt(attempt, completion(key, **fields), slot, "list", {"n": 1}, cost, 1.25)
+    usage = Usage(5, 7)
+    await ledger.complete_attempt(attempt, [completion(key, **fields)], slot, "list", {"n": 1}, cost, usage, 1.25)
+
+
+async def judge(
+    ledger: Ledger, number: int, *judged: tuple[Candidate, Verdict], closing=None, in_force: int = 0
+) -> None:
+    n_accepted = sum(verdict.rule is None for _, verdict in judged)
+    slot = JudgedSlot(number, "alpaca", len(judged), n_accepted, in_force)
+    await ledger.record_slot(slot, ledger.n_judged(), judged, closing)
 
 
 def test_plain_sqlite_reads_it_and_finds_it_explained(path):
@@ -50,20 +59,32 @@ def test_plain_sqlite_reads_it_and_finds_it_explained(path):
     assert query(path, "PRAGMA journal_mode") == [("wal",)]
     assert query(path, "PRAGMA integrity_check") == [("ok",)]
     schema = dict(query(path, "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'view')"))
-    assert set(schema) == {"attempts", "completions", "candidates", "verdicts", "examples", "facts"}
+    tables = {"attempts", "batches", "batch_requests", "completions", "slots", "candidates", "verdicts", "facts"}
+    assert set(schema) == tables | {"examples"}
     assert all("-- " in sql for name, sql in schema.items())
 
 
 def test_reply_is_durable_once_awaited(ledger, path):
     asyncio.run(answered(ledger, "k", slot=4))
-    assert ledger.completion("k") == completion("k")
-    assert ledger.completion("other") is None
+    assert ledger.completions("k") == (completion("k"),)
+    assert ledger.completions("other") == ()
     # Another process would see it: it is in the file, though nothing was closed.
-    columns = "slot, step, request, text, finish_reason, prompt_tokens, completion_tokens"
-    assert query(path, f"SELECT {columns} FROM completions") == [(4, "list", '{"n":1}', "A reply", "stop", 5, 7)]
-    assert query(path, "SELECT outcome, reserved_usd, cost_usd, seconds FROM attempts") == [
-        ("completed", 1.0, 0.5, 1.25)
-    ]
+    columns = "choice, slot, step, request, text, finish_reason"
+    assert query(path, f"SELECT {columns} FROM completions") == [(0, 4, "list", '{"n":1}', "A reply", "stop")]
+    columns = "outcome, reserved_usd, cost_usd, prompt_tokens, completion_tokens, seconds"
+    assert query(path, f"SELECT {columns} FROM attempts") == [("completed", 1.0, 0.5, 5, 7, 1.25)]
+
+
+def test_several_replies_to_one_request(ledger, path):
+    async def fill():
+        attempt = await ledger.begin_attempt("k", 3, None)
+        replies = [completion("k", "one"), completion("k", "two")]
+        await ledger.complete_attempt(attempt, replies, 3, "list", {"n": 2}, None, Usage(5, 7), 1.0)
+
+    asyncio.run(fill())
+    assert [reply.text for reply in ledger.completions("k")] == ["one", "two"]
+    assert query(path, "SELECT choice, request FROM completions") == [(0, '{"n":2}'), (1, None)]
+    assert ledger.requests().completed == ledger.unused_completions(2) == 1
 
 
 def test_attempt_is_durable_before_it_is_sent(ledger, path):
@@ -75,7 +96,7 @@ def test_totals(ledger):
     async def fill():
         await answered(ledger, "a")
         failed = await ledger.begin_attempt("b", 1, 1.0)
-        await ledger.fail_attempt(failed, "429: busy", 0.0, 0.1)
+        await ledger.fail_attempt(failed, "429: busy", 0.0, Usage(0, 0), 0.1)
         await answered(ledger, "b", slot=1)
         await ledger.begin_attempt("c", 2, 0.25)
         return await ledger.lose_open_attempts()
@@ -87,6 +108,61 @@ def test_totals(ledger):
     assert (totals.prompt_tokens, totals.completion_tokens) == (10, 14)
     assert ledger.unused_completions(0) == 1
     assert asyncio.run(ledger.lose_open_attempts()) == 0
+
+
+def test_prompt_that_failed_twice_was_retried_once(ledger):
+    async def fill():
+        for _ in range(2):
+            attempt = await ledger.begin_attempt("k", 0, None)
+            await ledger.fail_attempt(attempt, "429", None, Usage(), 0.1)
+
+    asyncio.run(fill())
+    assert (ledger.requests().sent, ledger.requests().retried) == (2, 1)
+
+
+def test_throughput_is_of_the_last_minute(ledger, path):
+    asyncio.run(answered(ledger, "a"))
+    asyncio.run(answered(ledger, "b"))
+    rate = ledger.throughput()
+    assert (rate.requests_per_s, rate.tokens_per_s) == (2 / 60, 24 / 60)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE attempts SET started_at = '2020-01-01T00:00:00.000Z' WHERE prompt_key = 'a'")
+    assert ledger.throughput().requests_per_s == 1 / 60
+    assert ledger.mean_seconds() == 1.25
+
+
+def test_batch_is_kept_until_all_its_requests_have_an_outcome(path):
+    requests = [BatchRequest(f"k{n}", n, "list", {"max_tokens": n}, 0.5) for n in range(3)]
+    first = Ledger(path)
+    assert first.open_batches() == []
+    batch = asyncio.run(first.begin_batch(requests))
+    assert first.open_batches() == [(batch, None)]
+    asyncio.run(first.name_batch(batch, "batch_x"))
+    first.close()
+
+    second = Ledger(path)
+    assert asyncio.run(second.lose_open_attempts()) == 0  # it goes on at the endpoint
+    assert (second.open_batches(), second.reserved_usd()) == ([(batch, "batch_x")], 1.5)
+    found = second.open_requests(batch)
+    assert [(r.prompt_key, r.slot, r.step, r.request, r.reserved_usd) for r in found] == [
+        (f"k{n}", n, "list", {"max_tokens": n}, 0.5) for n in range(3)
+    ]
+
+    async def finish():
+        for r in found[:2]:
+            await second.complete_attempt(
+                r.attempt, [completion(r.prompt_key)], r.slot, r.step, r.request, 0.25, Usage(5, 7), 1.0
+            )
+        assert [r.prompt_key for r in second.open_requests(batch)] == ["k2"]
+        await second.fail_attempt(found[2].attempt, "expired", 0.0, Usage(0, 0), 1.0)
+        await second.end_batch(batch, "expired")
+
+    asyncio.run(finish())
+    assert (second.open_batches(), second.open_requests(batch), second.reserved_usd()) == ([], [], 0)
+    assert second.requests().cost_usd == 0.5
+    assert query(path, "SELECT outcome FROM batches") == [("expired",)]
+    assert query(path, "SELECT count(*) FROM batch_requests") == [(0,)]
+    second.close()
 
 
 def test_one_unknown_price_makes_the_cost_unknown(ledger):
@@ -129,25 +205,44 @@ def test_many_writes_share_a_commit(ledger, path):
     assert query(path, "SELECT count(*) FROM facts") == [(500,)]
 
 
-def test_judgement_is_kept_in_order_and_can_be_forgotten(ledger, path):
+def test_judgement_is_kept_in_order(ledger, path):
     accepted = Candidate("a", "Name a river.", (Instance("", "Lena"), Instance("x", "Ob")), True, SOURCE)
     rejected = Candidate("b", "", (), False, SOURCE)
     nearest = (Neighbour("seed-1", 0.7000000000000001), Neighbour("seed-2", 1 / 3))
     unsaid = Verdict("unparsable", "no task found: 'half an emoji'")
 
-    async def judge():
-        await ledger.record_judgement(0, [(rejected, unsaid)])
-        await ledger.record_judgement(1, [(accepted, Verdict(None, nearest=nearest))])
+    async def fill():
+        await judge(ledger, 0, (rejected, unsaid))
+        await judge(ledger, 1, (accepted, Verdict(None, nearest=nearest)))
+        await judge(ledger, 2)
 
-    asyncio.run(judge())
+    asyncio.run(fill())
     assert list(ledger.accepted()) == [
         Example("a", accepted.instruction, accepted.instances, True, source=SOURCE, nearest=nearest)
     ]
+    assert list(ledger.pool()) == [Example("a", accepted.instruction, accepted.instances, True)]
     assert list(ledger.rejected()) == [(rejected, unsaid)]
-    assert (ledger.rules(), ledger.n_accepted()) == ({"unparsable": 1}, 1)
+    assert (ledger.rules(), ledger.n_accepted(), ledger.n_judged()) == ({"unparsable": 1}, 1, 2)
+    assert list(ledger.recent(9)) == [("alpaca", "Name a river.", None), ("alpaca", "", "unparsable")]
+    assert list(ledger.recent(1)) == [("alpaca", "Name a river.", None)]
+    assert [(s.number, s.n_candidates, s.n_accepted) for s in ledger.last_slots(2)] == [(1, 1, 1), (2, 0, 0)]
+    assert ledger.strategies() == {"alpaca": (3, 2, 1)}
     assert query(path, "SELECT id FROM examples") == [("a",)]
-    asyncio.run(ledger.forget_judgement())
-    assert (list(ledger.accepted()), ledger.rules()) == ([], {})
+
+
+def test_reopening_takes_back_the_last_slot_only(ledger):
+    first, second = (Candidate(id, "Name a river.", (), False, SOURCE) for id in "ab")
+
+    async def fill():
+        await judge(ledger, 0, (first, Verdict(None)))
+        await judge(ledger, 1, (second, Verdict(None)), (first, Verdict("target_reached")), closing={"slot": 1})
+        assert ledger.fact("closing") == {"slot": 1}
+        await ledger.reopen()
+
+    asyncio.run(fill())
+    assert [example.id for example in ledger.accepted()] == ["a"]
+    assert (list(ledger.rejected()), ledger.fact("closing"), ledger.n_judged()) == ([], None, 1)
+    assert [slot.number for slot in ledger.last_slots(9)] == [0]
 
 
 def test_facts(ledger):
@@ -157,20 +252,23 @@ def test_facts(ledger):
     assert ledger.fact("closing") == {"slot": 2}
 
 
-def test_write_that_fails_is_heard_of(ledger):
+def test_write_that_fails_is_heard_of_and_costs_the_others_nothing(ledger):
     """A hung writer would leave those who wait for it waiting for ever."""
 
+    async def all_at_once():
+        broken = answered(ledger, "broken", text="\ud800")
+        return await asyncio.gather(answered(ledger, "a"), broken, answered(ledger, "b"), return_exceptions=True)
+
+    results = asyncio.run(asyncio.wait_for(all_at_once(), timeout=20))
+    assert [type(result) for result in results] == [type(None), UnicodeEncodeError, type(None)]
+    assert ledger.completions("a") and ledger.completions("b")
+
     async def twice():
-        with pytest.raises(UnicodeEncodeError):
-            await answered(ledger, "k", text="\ud800")
+        await judge(ledger, 0)
         with pytest.raises(Error, match="UNIQUE constraint failed"):
-            candidate = Candidate("a", "i", (), False, SOURCE)
-            await ledger.record_judgement(0, [(candidate, Verdict("x"))])
-            await ledger.record_judgement(0, [(candidate, Verdict("x"))])
-        await answered(ledger, "k")
+            await judge(ledger, 0)
 
     asyncio.run(asyncio.wait_for(twice(), timeout=20))
-    assert ledger.completion("k") == completion("k")
 
 
 def test_foreign_file_is_refused_and_left_alone(path):
@@ -194,13 +292,14 @@ def test_damage_found_later_is_said_too(path):
     whole = path.read_bytes()
     path.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
     with pytest.raises(InputError, match="is damaged or no ledger"), closing(Ledger(path)) as damaged:
-        damaged.completion("k100")
+        damaged.completions("k100")
 
 
-def test_newer_schema_is_refused_and_left_alone(path):
+@pytest.mark.parametrize(("step", "age"), [(1, "a newer"), (-1, "an older")])
+def test_other_schema_is_refused_and_left_alone(path, step, age):
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    with pytest.raises(InputError, match="was written by a newer version"):
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + step}")
+    with pytest.raises(InputError, match=f"was written by {age} version"):
         Ledger(path)
     assert query(path, "SELECT count(*) FROM sqlite_master") == [(0,)]
 

@@ -8,8 +8,8 @@ from selfinstruct.command import run_program
 from selfinstruct.errors import InputError
 from selfinstruct.files import to_toml, write_json, write_text
 from selfinstruct.generation import GenerateConfig, generate
-from selfinstruct.ledger import Ledger
-from selfinstruct.records import Candidate, Completion, Instance, Source, Verdict
+from selfinstruct.ledger import JudgedSlot, Ledger
+from selfinstruct.records import Candidate, Completion, Instance, Source, Usage, Verdict
 from selfinstruct.run_status import Status, StatusConfig, status
 from tests.server import running_server
 
@@ -27,11 +27,14 @@ async def filled(ledger, cost_usd):
         for outcome in outcomes:
             attempt = await ledger.begin_attempt(key, 0, cost_usd)
             if outcome == "failed":
-                await ledger.fail_attempt(attempt, "500", 0.0, 1.0)
+                await ledger.fail_attempt(attempt, "500", 0.0, Usage(0, 0), 1.0)
             elif outcome == "completed":
-                completion = Completion(key, f"c-{key}", "text", "stop", 100, 20)
-                await ledger.complete_attempt(attempt, completion, 0, "instructions", {}, cost_usd, 1.0)
-    await ledger.record_judgement(0, [(candidate(number), verdict) for number, verdict in enumerate(VERDICTS)])
+                completions = [Completion(key, f"c-{key}", "text", "stop")]
+                await ledger.complete_attempt(
+                    attempt, completions, 0, "instructions", {}, cost_usd, Usage(100, 20), 1.0
+                )
+    judged = [(candidate(number), verdict) for number, verdict in enumerate(VERDICTS)]
+    await ledger.record_slot(JudgedSlot(0, "self-instruct", len(judged), 2, 0), 0, judged, None)
 
 
 @pytest.fixture
@@ -72,6 +75,7 @@ def test_figures_of_a_run_that_goes_on(run):
         requests={"sent": 4, "completed": 2, "retried": 1, "failed": 1, "lost": 0},
         tokens={"prompt": 200, "completion": 40},
         cost_usd=0.75,  # what is in flight counts as reserved
+        throughput={"requests_per_s": 2 / 60, "tokens_per_s": 4.0},
     )
 
 
