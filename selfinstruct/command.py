@@ -258,7 +258,8 @@ def _load_config(
         if wrong := first_wrong_value(error):  # what is missing may still come from a flag
             field, problem = wrong
             raise InputError(problem, path=path, field=place + field) from error
-    context.default_map = values
+    lists = {name for name, field in config.model_fields.items() if _click_type(field.annotation)[1]}
+    context.default_map = {k: [v] if k in lists and not isinstance(v, list) else v for k, v in values.items()}
     return path
 
 

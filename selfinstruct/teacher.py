@@ -263,9 +263,9 @@ class DirectTeacher(Teacher):
 
     def abort(self) -> None:
         """Send nothing new, and give up the requests in flight."""
-        for scope in self._in_flight:
-            scope.shield = False
         self.stop()
+        for scope in self._in_flight:
+            scope.cancel()
 
     async def _ask(
         self, prompt_key: str, slot: int, step: str, prompt: Prompt, request: Mapping[str, Any]
@@ -312,7 +312,8 @@ class DirectTeacher(Teacher):
                     self._heed(error, body)
                     with anyio.CancelScope(shield=True):
                         seconds = time.monotonic() - started
-                        await self._ledger.fail_attempt(attempt, str(error) or "aborted", cost, usage, seconds)
+                        said = str(error) if isinstance(error, Error) else "aborted"
+                        await self._ledger.fail_attempt(attempt, said, cost, usage, seconds)
                     raise
                 completions = refusal(prompt_key, error)
             else:
@@ -326,7 +327,8 @@ class DirectTeacher(Teacher):
             self._count(usage)
             seconds = self._last_reply - started
             await self._ledger.complete_attempt(attempt, completions, slot, step, request, cost, usage, seconds)
-        return completions
+            return completions
+        raise Stopped  # aborted
 
     def _heed(self, error: BaseException, body: Mapping[str, Any]) -> None:
         """Draw the consequences of an error for the requests to come, before the gate lets the next one through."""

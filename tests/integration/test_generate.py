@@ -394,7 +394,7 @@ def test_saturated_pool_ends_the_run_with_the_work_kept(server, tmp_path, capsys
 
 
 def test_full_disk_is_said_and_survived(server, reference, tmp_path):
-    server.set(latency_s=0.02)
+    server.set(latency_s=0.2)
     wal = tmp_path / "ledger.sqlite-wal"
     with start(tmp_path, server.base_url) as process:
         wait_until(lambda: len(server.log()) >= 15)

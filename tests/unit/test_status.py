@@ -82,7 +82,8 @@ def test_figures_of_a_run_that_goes_on(run):
 def test_reads_beside_an_open_ledger(run):
     ledger = Ledger(run / "ledger.sqlite")
     try:
-        asyncio.run(ledger.record_judgement(len(VERDICTS), [(candidate(9), Verdict(None))]))
+        judged = [(candidate(9), Verdict(None))]
+        asyncio.run(ledger.record_slot(JudgedSlot(1, "self-instruct", 1, 1, 0), len(VERDICTS), judged, None))
         assert status(StatusConfig(run=run)).accepted == 3
     finally:
         ledger.close()
@@ -121,6 +122,7 @@ def test_in_words_and_as_json(run, capsys, tmp_path):
         "  requests  4 sent, 2 completed, 1 retried, 1 failed, 0 lost",
         "  tokens    200 prompt, 40 completion",
         "  cost      0.7500 USD",
+        "  now       0.0 requests/s, 4 tokens/s",
     ]
     assert run_program(GROUP, "selfinstruct", ["status", str(make_run(tmp_path / "free", None)), "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
@@ -130,7 +132,7 @@ def test_in_words_and_as_json(run, capsys, tmp_path):
 def test_run_without_any_judgement_has_no_share(tmp_path, capsys):
     folder = make_run(tmp_path / "run", None)
     ledger = Ledger(folder / "ledger.sqlite")
-    asyncio.run(ledger.forget_judgement())
+    asyncio.run(ledger.reopen())
     ledger.close()
     assert run_program(GROUP, "selfinstruct", ["status", str(folder)]) == 0
     out = capsys.readouterr().out
