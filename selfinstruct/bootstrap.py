@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import unicodedata
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -18,12 +19,12 @@ from typing import Any
 
 import anyio
 
-from selfinstruct import filters
 from selfinstruct.errors import Error, Interrupted
+from selfinstruct.filters import Case, Filter
 from selfinstruct.ledger import JudgedSlot, Ledger
 from selfinstruct.novelty import NoveltyIndex, Tokenizer
 from selfinstruct.pacing import Stopped
-from selfinstruct.records import Candidate, Completion, Endpoint, Example, Neighbour, Prompt, Verdict
+from selfinstruct.records import Candidate, Completion, Endpoint, Example, Prompt, Source, Verdict
 from selfinstruct.strategies import Slot, Strategy
 from selfinstruct.teacher import Teacher
 
@@ -34,16 +35,18 @@ N_NEAREST = 10  # Self-Instruct records the ten most similar instructions
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What shapes a run; see `generation.GenerateConfig` for the meaning of the fields.
+    """What shapes a run; see `run_config.GenerateConfig` for the meaning of the fields.
 
     Attributes:
-        strategies: Names and functions; each one is used until it is saturated.
+        strategies: In a mixture if they have shares, else one after the other.
+        filters: In the order of judgement.
         request_seed: Sent with every request; None to leave it out.
         target: Accepted tasks at which the run closes.
         pause_at: Accepted tasks at which it only rests, to be resumed; None to go on to the target.
     """
 
-    strategies: tuple[tuple[str, Strategy], ...]
+    strategies: tuple[Strategy, ...]
+    filters: tuple[Filter, ...]
     model: str
     endpoint: Endpoint
     language: str
@@ -52,80 +55,102 @@ class Plan:
     target: int
     pause_at: int | None
     window: int
-    novelty_threshold: float
     novelty_tokenizer: Tokenizer
-    tasks_per_request: int
-    replies_per_request: int
     max_output_tokens: int
     saturation_window: int
     min_yield: float
+
+    def strategy_of(self, number: int, saturated: int) -> Strategy:
+        """The strategy of a slot.
+
+        Args:
+            number: The slot.
+            saturated: Which strategies are, as a bit set.
+        """
+        left = [strategy for n, strategy in enumerate(self.strategies) if not saturated >> n & 1]
+        if not left or left[0].share is None:
+            return left[0] if left else self.strategies[-1]
+        shares = [strategy.share or 0.0 for strategy in left]
+        return Random(f"{self.seed}/{number}/strategy").choices(left, shares)[0]  # noqa: S311
 
 
 class Pool:
     """Seeds and accepted tasks, with the novelty index over their instructions."""
 
-    def __init__(self, seeds: Sequence[Example], tokenizer: Tokenizer, threshold: float) -> None:
-        self.seeds, self._threshold = tuple(seeds), threshold
+    def __init__(self, seeds: Sequence[Example], tokenizer: Tokenizer) -> None:
+        self.seeds = tuple(seeds)
         self.accepted: list[Example] = []
         self._index = NoveltyIndex(tokenizer)
+        self._places: dict[str, int] = {}  # of the first task with an instruction, letters and digits alone
+        self._ids: list[str] = []
         for seed in seeds:
-            self._index.add(seed.id, seed.instruction)
+            self._add(seed)
 
     def add(self, example: Example) -> None:
         """Accept a task."""
         self.accepted.append(example)
+        self._add(example)
+
+    def _add(self, example: Example) -> None:
         self._index.add(example.id, example.instruction)
+        self._places.setdefault(normalised(example.instruction), len(self._ids))
+        self._ids.append(example.id)
 
-    def nearest(self, instruction: str, n_accepted: int | None = None, k: int = N_NEAREST) -> tuple[Neighbour, ...]:
-        """The most similar instructions among the seeds and the first so many accepted tasks (None: all)."""
+    def case(self, candidate: Candidate, language: str, n_accepted: int | None = None, k: int = N_NEAREST) -> Case:
+        """A candidate before the filters; the pool is the seeds and the first so many accepted tasks (None: all)."""
         size = None if n_accepted is None else len(self.seeds) + n_accepted
-        return self._index.nearest(instruction, k, size)
 
-    def too_similar(self, nearest: Sequence[Neighbour]) -> bool:
-        """Whether the novelty threshold is passed, strictly as in both originals."""
-        return bool(nearest) and nearest[0].score > self._threshold
+        def duplicate() -> str | None:
+            place = self._places.get(normalised(candidate.instruction))
+            return None if place is None or (size is not None and place >= size) else self._ids[place]
+
+        return Case(candidate, language, lambda: self._index.nearest(candidate.instruction, k, size), duplicate)
 
 
-def screen(pool: Pool, n_accepted: int, language: str) -> Callable[[str], Verdict | None]:
-    """The verdicts that are certain before a task is complete.
+def normalised(text: str) -> str:
+    """A text's letters and digits, in one case and one Unicode form; the text itself if it has none."""
+    return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum()) or text
+
+
+def screen(plan: Plan, pool: Pool, n_accepted: int) -> Callable[[str], bool]:
+    """Tells of an instruction whether it is certain to be rejected.
 
     The pool only grows, so an instruction too similar to a part of it is too similar to all of it.
     """
+    filters = [f for f in plan.filters if f.by_instruction]
 
-    def verdict(instruction: str) -> Verdict | None:
-        if objection := filters.judge_instruction(instruction, language):
-            return objection
-        nearest = pool.nearest(instruction, n_accepted, k=1)
-        return Verdict("novelty") if pool.too_similar(nearest) else None
+    def is_certain(instruction: str) -> bool:
+        case = pool.case(_bare(instruction), plan.language, n_accepted, k=1)
+        return any(f.judge(case) for f in filters)
 
-    return verdict
+    return is_certain
 
 
-def judge(candidate: Candidate, pool: Pool, language: str, target: int) -> Verdict:
-    """The verdict on a candidate, against the pool as it stands; cheap filters before costly ones."""
-    if candidate.rejection and candidate.rejection.rule != "novelty":
+def _bare(instruction: str) -> Candidate:
+    return Candidate("", instruction, (), False, Source("", "", 0, "", ""))
+
+
+def judge(candidate: Candidate, plan: Plan, pool: Pool) -> Verdict:
+    """The verdict on a candidate, against the pool as it stands."""
+    if candidate.rejection:
         return candidate.rejection
-    objection = filters.judge_instruction(candidate.instruction, language)
-    if objection is None and candidate.rejection is None:
-        objection = filters.judge_instances(candidate.instances)
-    if objection:
+    case = pool.case(candidate, plan.language)
+    filters = (f for f in plan.filters if f.by_instruction or not candidate.screened)
+    if objection := next((verdict for f in filters if (verdict := f.judge(case))), None):
         return objection
-    nearest = pool.nearest(candidate.instruction)
-    if pool.too_similar(nearest):
-        return Verdict("novelty", f"ROUGE-L {nearest[0].score:.3f} to {nearest[0].id}", nearest)
-    if len(pool.accepted) >= target:
-        return Verdict("target_reached", f"{target} were wanted", nearest)
-    return Verdict(None, nearest=nearest)
+    if len(pool.accepted) >= plan.target:
+        return Verdict("target_reached", f"{plan.target} were wanted", case.nearest)
+    return Verdict(None, nearest=case.nearest)
 
 
 def slot_of(
     plan: Plan,
-    strategy: str,
+    strategy: Strategy,
     number: int,
     seeds: Sequence[Example],
     accepted: Sequence[Example],
     ask: Callable[[str, Prompt], Awaitable[tuple[Completion, ...]]],
-    screen: Callable[[str], Verdict | None],
+    screen: Callable[[str], bool],
 ) -> Slot:
     """What the strategy is handed for one slot."""
 
@@ -140,11 +165,10 @@ def slot_of(
         accepted=accepted,
         ask_all=ask if plan.request_seed is None else seeded,
         screen=screen,
-        strategy=strategy,
+        strategy=strategy.kind,
         model=plan.model,
         endpoint=plan.endpoint,
-        tasks_per_request=plan.tasks_per_request,
-        replies_per_request=plan.replies_per_request,
+        language=plan.language,
         max_output_tokens=plan.max_output_tokens,
     )
 
@@ -155,21 +179,21 @@ class State:
 
     Attributes:
         pool: Seeds and accepted tasks.
-        history: (accepted tasks, strategy in force) after each of the last `window` slots.
-        recent: Whether each of the last candidates of the strategy in force was accepted; saturation is measured by it.
+        history: (accepted tasks, saturated strategies as a bit set) after each of the last `window` slots.
+        recent: By strategy, whether each of its last candidates was accepted; saturation is measured by it.
         n_judged: Candidates judged.
         n_slots: Slots judged.
-        in_force: Place of the strategy that slots use which begin a window from now.
+        saturated: Strategies that slots which begin a window from now no longer use, as a bit set.
         closed_by: "target" or "saturated" once the run is closed, "pilot" when it rests, else None.
         error: What ended the run early, if anything.
     """
 
     pool: Pool
     history: deque[tuple[int, int]]
-    recent: deque[bool]
+    recent: dict[str, deque[bool]]
     n_judged: int = 0
     n_slots: int = 0
-    in_force: int = 0
+    saturated: int = 0
     closed_by: str | None = None
     error: BaseException | None = None
 
@@ -179,8 +203,9 @@ async def restore(plan: Plan, seeds: Sequence[Example], ledger: Ledger) -> State
 
     A run that was closed with another target is open again, and its last slot, which the target cut, not yet judged.
     """
-    pool = Pool(seeds, plan.novelty_tokenizer, plan.novelty_threshold)
-    state = State(pool, deque(maxlen=plan.window), deque(maxlen=plan.saturation_window))
+    pool = Pool(seeds, plan.novelty_tokenizer)
+    recent = {strategy.kind: deque[bool](maxlen=plan.saturation_window) for strategy in plan.strategies}
+    state = State(pool, deque(maxlen=plan.window), recent)
     closing = ledger.fact("closing")
     if closing and closing["target"] != plan.target:
         await ledger.reopen()
@@ -191,15 +216,15 @@ async def restore(plan: Plan, seeds: Sequence[Example], ledger: Ledger) -> State
     n_accepted = len(pool.accepted)
     slots = ledger.last_slots(plan.window)
     for slot in reversed(slots):
-        state.history.appendleft((n_accepted, slot.in_force))
+        state.history.appendleft((n_accepted, slot.saturated))
         n_accepted -= slot.n_accepted
     if slots:
-        state.n_slots, state.in_force, state.n_judged = slots[-1].number + 1, slots[-1].in_force, ledger.n_judged()
-    for strategy, instruction, rule in ledger.recent(plan.saturation_window):
-        missing = plan.saturation_window - len(state.recent)
-        if not missing or strategy != plan.strategies[state.in_force][0]:
-            break
-        state.recent.extendleft([rule is None] * min(_weight(plan, instruction, rule), missing))
+        state.n_slots, state.saturated, state.n_judged = slots[-1].number + 1, slots[-1].saturated, ledger.n_judged()
+    for strategy in plan.strategies:
+        verdicts = recent[strategy.kind]
+        for instruction, rule in ledger.recent(strategy.kind, plan.saturation_window):
+            room = plan.saturation_window - len(verdicts)
+            verdicts.extendleft([rule is None] * min(_weight(strategy, instruction, rule), room))
     state.closed_by = state.closed_by or paused(plan, state)
     return state
 
@@ -209,9 +234,9 @@ def paused(plan: Plan, state: State) -> str | None:
     return "pilot" if plan.pause_at is not None and len(state.pool.accepted) >= plan.pause_at else None
 
 
-def _weight(plan: Plan, instruction: str, rule: str | None) -> int:
+def _weight(strategy: Strategy, instruction: str, rule: str | None) -> int:
     """A reply without any task stands for all those that it was asked for."""
-    return plan.tasks_per_request if rule == "unparsable" and not instruction else 1
+    return strategy.tasks_per_request if rule == "unparsable" and not instruction else 1
 
 
 class Bootstrap:
@@ -226,7 +251,7 @@ class Bootstrap:
 
     def __init__(self, plan: Plan, state: State, teacher: Teacher, ledger: Ledger) -> None:
         self._plan, self._state, self._teacher, self._ledger = plan, state, teacher, ledger
-        self._finished: dict[int, tuple[str, list[Candidate]]] = {}
+        self._finished: dict[int, tuple[Strategy, list[Candidate]]] = {}
         self._next_slot = state.n_slots
         self._unfinished: set[int] = set()  # slots that an end of asking left open
         self._aborted = False
@@ -268,7 +293,8 @@ class Bootstrap:
             return False
         missing = (plan.pause_at or plan.target) - len(state.pool.accepted)
         if state.n_slots == 0:
-            return under_way == 0 or under_way * plan.tasks_per_request * plan.replies_per_request < missing
+            first = plan.strategy_of(0, 0)
+            return under_way == 0 or under_way * first.tasks_per_request * first.replies_per_request < missing
         per_slot = max(len(state.pool.accepted) / state.n_slots, 0.1)
         return under_way * per_slot < missing
 
@@ -276,16 +302,16 @@ class Bootstrap:
         plan, pool, history = self._plan, self._state.pool, self._state.history
         # The slot sees what stood after slot number - window, whatever has been judged since.
         begun_after = number - plan.window
-        n_accepted, in_force = history[begun_after - self._state.n_slots] if begun_after >= 0 else (0, 0)
-        name, strategy = plan.strategies[in_force]
+        n_accepted, saturated = history[begun_after - self._state.n_slots] if begun_after >= 0 else (0, 0)
+        strategy = plan.strategy_of(number, saturated)
 
         async def ask(step: str, prompt: Prompt) -> tuple[Completion, ...]:
             return await self._teacher.ask(number, step, prompt)
 
-        screening = screen(pool, n_accepted, plan.language)
-        slot = slot_of(plan, name, number, pool.seeds, pool.accepted[:n_accepted], ask, screening)
+        screening = screen(plan, pool, n_accepted)
+        slot = slot_of(plan, strategy, number, pool.seeds, pool.accepted[:n_accepted], ask, screening)
         try:
-            self._finished[number] = name, await strategy(slot)
+            self._finished[number] = strategy, await strategy.propose(slot)
         except Exception as group:
             self._unfinished.add(number)
             error = _only(group)
@@ -309,46 +335,44 @@ class Bootstrap:
         """Judge every slot whose turn has come."""
         state = self._state
         while state.closed_by is None and state.n_slots in self._finished:
-            name, candidates = self._finished.pop(state.n_slots)
+            strategy, candidates = self._finished.pop(state.n_slots)
             position, n_accepted = state.n_judged, len(state.pool.accepted)
-            counts = name == self._plan.strategies[state.in_force][0]
-            judged = [(candidate, self._judge(candidate, counts)) for candidate in candidates]
+            judged = [(candidate, self._judge(candidate, strategy)) for candidate in candidates]
             closed_by = self._closed_by()
-            slot = JudgedSlot(state.n_slots, name, len(judged), len(state.pool.accepted) - n_accepted, state.in_force)
+            n_new = len(state.pool.accepted) - n_accepted
+            slot = JudgedSlot(state.n_slots, strategy.kind, len(judged), n_new, state.saturated)
             closing = {"slot": slot.number, "target": self._plan.target, "by": closed_by} if closed_by else None
             await self._ledger.record_slot(slot, position, judged, closing)
             state.n_judged, state.n_slots = position + len(judged), slot.number + 1
-            state.history.append((len(state.pool.accepted), state.in_force))
+            state.history.append((len(state.pool.accepted), state.saturated))
             state.closed_by = closed_by or paused(self._plan, state)
 
-    def _judge(self, candidate: Candidate, counts: bool) -> Verdict:
-        """The verdict on a candidate; it counts for saturation if its strategy is the one in force."""
+    def _judge(self, candidate: Candidate, strategy: Strategy) -> Verdict:
         pool = self._state.pool
-        verdict = judge(candidate, pool, self._plan.language, self._plan.target)
+        verdict = judge(candidate, self._plan, pool)
         if verdict.rule is None:
             pool.add(Example(candidate.id, candidate.instruction, candidate.instances, candidate.is_classification))
-        if counts:
-            weight = _weight(self._plan, candidate.instruction, verdict.rule)
-            self._state.recent.extend([verdict.rule is None] * weight)
+        weight = _weight(strategy, candidate.instruction, verdict.rule)
+        self._state.recent[strategy.kind].extend([verdict.rule is None] * weight)
         return verdict
 
     def _closed_by(self) -> str | None:
-        """What closes the run now. A saturated strategy makes way for the next one in the list."""
+        """What closes the run now. A saturated strategy makes way for the others."""
         plan, state = self._plan, self._state
         if len(state.pool.accepted) >= plan.target:
             return "target"
         window = plan.saturation_window
-        if len(state.recent) < window or sum(state.recent) >= plan.min_yield * window:
-            return None
-        if state.in_force == len(plan.strategies) - 1:
-            return "saturated"
-        state.in_force += 1
-        state.recent.clear()
-        names = [name for name, _ in plan.strategies]
-        logger.warning(
-            "%s is saturated: fewer than %.0f%% of its last %d candidates were accepted; going on with %s",
-            names[state.in_force - 1], 100 * plan.min_yield, window, names[state.in_force],
-        )  # fmt: skip
+        for n, strategy in enumerate(plan.strategies):
+            recent = state.recent[strategy.kind]
+            if state.saturated >> n & 1 or len(recent) < window or sum(recent) >= plan.min_yield * window:
+                continue
+            state.saturated |= 1 << n
+            if state.saturated == (1 << len(plan.strategies)) - 1:
+                return "saturated"
+            logger.warning(
+                "%s is saturated: fewer than %.0f%% of its last %d candidates were accepted; going on without it",
+                strategy.kind, 100 * plan.min_yield, window,
+            )  # fmt: skip
         return None
 
     async def _watch_signals(self, everything: anyio.CancelScope) -> None:
@@ -375,7 +399,10 @@ def _only(error: BaseException) -> BaseException:
 
 
 def identity(plan: Plan, others: dict[str, Any]) -> dict[str, Any]:
-    """Everything that shapes the data, as JSON values: a run with another identity is another run."""
-    names = [f.name for f in fields(plan) if f.name not in ("strategies", "target", "pause_at")]
-    strategies = [name for name, _ in plan.strategies]
-    return {name: getattr(plan, name) for name in names} | {"strategies": strategies} | others
+    """What shapes the replies, as JSON values: a run with another identity asks other requests.
+
+    Filters shape the data by their verdicts, which shape later prompts: they belong to it.
+    """
+    names = [f.name for f in fields(plan) if f.name not in ("strategies", "filters", "target", "pause_at")]
+    specs = {name: [spec.model_dump(mode="json") for spec in getattr(plan, name)] for name in ("strategies", "filters")}
+    return {name: getattr(plan, name) for name in names} | specs | others

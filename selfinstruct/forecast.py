@@ -14,11 +14,10 @@ if TYPE_CHECKING:
     from selfinstruct.bootstrap import Plan
     from selfinstruct.budget import Price
     from selfinstruct.ledger import Ledger
-    from selfinstruct.strategies import Slot
+    from selfinstruct.strategies import Slot, Strategy
 
 # Averages over English text and over the replies of current models; a forecast, not a bound.
 CHARACTERS_PER_TOKEN = 4
-TOKENS_PER_LISTED_INSTRUCTION, TOKENS_PER_INSTANCE, TOKENS_PER_ALPACA_TASK = 30, 130, 150
 ASSUMED_YIELDS = (0.9, 0.4)
 FIRST_TOKEN_S, TOKENS_PER_S = 0.5, 60.0  # of one reply of a hosted model
 # Of the embedded model on two processor cores, all replies together.
@@ -79,8 +78,21 @@ def _assumed(config: GenerateConfig, plan: Plan, seeds: Sequence[Example], price
     async def nothing(*_: Any) -> Any:
         raise AssertionError("a forecast sends nothing")
 
-    slot = slot_of(plan, config.strategy[0], 0, seeds, (), nothing, lambda instruction: None)
-    best, worst = (totals(slot, plan.target, share) for share in ASSUMED_YIELDS)
+    def total(yielded: float) -> Totals:
+        """Of a mixture by its shares; of several in turn by the first."""
+        whole = sum(strategy.share or 0.0 for strategy in plan.strategies)
+        parts = (
+            [(s, plan.target * (s.share or 0.0) / whole) for s in plan.strategies]
+            if whole
+            else [(plan.strategies[0], plan.target)]
+        )
+        slots = ((s, slot_of(plan, s, 0, seeds, (), nothing, lambda instruction: False), part) for s, part in parts)
+        each = [totals(s, slot, math.ceil(part), yielded) for s, slot, part in slots]
+        return Totals(
+            sum(t.requests for t in each), sum(t.prompt_tokens for t in each), sum(t.completion_tokens for t in each)
+        )
+
+    best, worst = map(total, ASSUMED_YIELDS)
     return Forecast(
         endpoint=config.base_url or "the embedded model",
         basis=f"if {ASSUMED_YIELDS[0]:.0%} or {ASSUMED_YIELDS[1]:.0%} of the tasks are accepted",
@@ -130,32 +142,23 @@ def wilson_interval(successes: int, n: int, z: float = 1.96) -> tuple[float, flo
     return (centre - margin) / (1 + z * z / n), (centre + margin) / (1 + z * z / n)
 
 
-def totals(slot: Slot, target: int, accepted_share: float) -> Totals:
+def totals(strategy: Strategy, slot: Slot, target: int, accepted_share: float) -> Totals:
     """What a run takes.
 
     Args:
+        strategy: The run's.
         slot: Any slot of the run; nothing is asked.
         target: Accepted tasks wanted.
         accepted_share: Share of the listed tasks that is accepted, 0 to 1.
     """
-    from selfinstruct.strategies import alpaca, self_instruct
-
-    replies = math.ceil(target / (accepted_share * slot.tasks_per_request))
-    lists = math.ceil(replies / slot.replies_per_request)
-    if slot.strategy == "alpaca":
-        prompt = alpaca.list_prompt(slot, slot.seeds[: alpaca.N_DEMONSTRATIONS])
-        return Totals(lists, lists * _tokens(prompt), replies * slot.tasks_per_request * TOKENS_PER_ALPACA_TASK)
-    listing = self_instruct.instructions_prompt(slot, self_instruct.demonstrations(slot.rng, slot.seeds, ()))
-    completing = [
-        self_instruct.classification_prompt(slot, slot.seeds[0].instruction),
-        self_instruct.instance_prompt(slot, slot.seeds[0].instruction, False),
-    ]
-    # What a filter rejects by its instruction is never completed.
-    return Totals(
-        lists + 2 * target,
-        lists * _tokens(listing) + target * sum(map(_tokens, completing)),
-        replies * slot.tasks_per_request * TOKENS_PER_LISTED_INSTRUCTION + target * (3 + TOKENS_PER_INSTANCE),
-    )
+    replies = math.ceil(target / (accepted_share * strategy.tasks_per_request))
+    requests = prompt_tokens = completion_tokens = 0
+    for step in strategy.steps(slot):
+        n = target if step.per_task else math.ceil(replies / strategy.replies_per_request)
+        requests += n
+        prompt_tokens += n * _tokens(step.prompt)
+        completion_tokens += (target if step.per_task else replies) * step.completion_tokens
+    return Totals(requests, prompt_tokens, completion_tokens)
 
 
 def _tokens(prompt: Prompt) -> int:

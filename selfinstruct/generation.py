@@ -234,10 +234,8 @@ def _resolved(config: GenerateConfig) -> GenerateConfig:
         "endpoint": config.endpoint or default_endpoint(config.model),
         "concurrency": concurrency,
         "novelty_tokenizer": config.novelty_tokenizer or ("rouge" if config.language == "en" else "unicode"),
-        "tasks_per_request": config.tasks_per_request or (17 if config.strategy == ["alpaca"] else 8),
+        "strategy": [_asking_for(strategy, config) for strategy in config.strategy],
     }
-    if len(set(config.strategy)) < len(config.strategy):
-        raise UsageError("--strategy: each one at most once")
     if config.embedded and config.batch:
         raise UsageError("--batch: the embedded model has no batch API; it costs nothing anyway")
     if config.embedded and config.base_url:
@@ -251,6 +249,12 @@ def _resolved(config: GenerateConfig) -> GenerateConfig:
     if config.api_key_env and not config.api_key_env.isidentifier():
         raise UsageError("--api-key-env: must be the name of an environment variable, never a key itself")
     return config.model_copy(update=values)
+
+
+def _asking_for(strategy: Any, config: GenerateConfig) -> Any:
+    """A strategy with the options that are given for all of them."""
+    given = {name: getattr(config, name) for name in ("tasks_per_request", "replies_per_request")}
+    return strategy.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
 def _api_key(config: GenerateConfig) -> str | None:
@@ -285,21 +289,33 @@ def _api_key(config: GenerateConfig) -> str | None:
 
 def _default_window(config: GenerateConfig) -> int:
     """Enough slots to keep all requests busy; with batches, half of what the target takes, since rounds are long."""
-    assert config.concurrency and config.tasks_per_request
+    assert config.concurrency
     if not config.batch:
         return 2 * config.concurrency
-    slots = config.num_instructions / (config.tasks_per_request * config.replies_per_request)
+    first = config.strategy[0]
+    slots = config.num_instructions / (first.tasks_per_request * first.replies_per_request)
     return max(2 * config.concurrency, round(slots / 2))
+
+
+def _filters(config: GenerateConfig) -> tuple[Any, ...]:
+    """The usual filters, but for those left out, with the options given; further ones after them."""
+    from selfinstruct.filters.novelty import Novelty
+    from selfinstruct.filters.union import USUAL
+
+    usual = {f.kind: f for f in USUAL} | {"novelty": Novelty(threshold=config.novelty_threshold)}
+    given = {f.kind: f for f in config.filter}
+    if unknown := set(config.without) - set(usual):
+        raise UsageError(f"--without: '{unknown.pop()}' is no usual filter; those are {', '.join(usual)}")
+    return tuple(f for kind, f in (usual | given).items() if kind not in config.without)
 
 
 def _plan(config: GenerateConfig) -> Any:
     from selfinstruct.bootstrap import Plan
-    from selfinstruct.strategies import Strategy, alpaca, self_instruct
 
-    strategies: dict[str, Strategy] = {"self-instruct": self_instruct.propose, "alpaca": alpaca.propose}
-    assert config.endpoint and config.novelty_tokenizer and config.tasks_per_request
+    assert config.endpoint and config.novelty_tokenizer
     return Plan(
-        strategies=tuple((name, strategies[name]) for name in config.strategy),
+        strategies=tuple(config.strategy),
+        filters=_filters(config),
         model=config.model,
         endpoint=config.endpoint,
         language=config.language,
@@ -308,10 +324,7 @@ def _plan(config: GenerateConfig) -> Any:
         target=config.num_instructions,
         pause_at=config.pilot,
         window=config.window or _default_window(config),
-        novelty_threshold=config.novelty_threshold,
         novelty_tokenizer=config.novelty_tokenizer,
-        tasks_per_request=config.tasks_per_request,
-        replies_per_request=config.replies_per_request,
         max_output_tokens=config.max_output_tokens,
         saturation_window=config.saturation_window,
         min_yield=config.min_yield,

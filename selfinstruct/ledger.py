@@ -68,7 +68,7 @@ CREATE TABLE slots (              -- every judged slot, in order
   strategy     TEXT NOT NULL,
   n_candidates INTEGER NOT NULL,
   n_accepted   INTEGER NOT NULL,
-  in_force     INTEGER NOT NULL   -- place in the list of strategies of the one in force after this slot
+  saturated    INTEGER NOT NULL   -- strategies that were saturated after it, as a bit set over their list
 );
 CREATE TABLE candidates (         -- every task that was parsed from the completions, in the order of judgement
   position          INTEGER PRIMARY KEY,
@@ -124,7 +124,7 @@ class JudgedSlot:
     strategy: str
     n_candidates: int
     n_accepted: int
-    in_force: int
+    saturated: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +373,7 @@ class Ledger:
         statements: list[_Statement] = [
             (
                 "INSERT INTO slots VALUES (?, ?, ?, ?, ?)",
-                (slot.number, slot.strategy, slot.n_candidates, slot.n_accepted, slot.in_force),
+                (slot.number, slot.strategy, slot.n_candidates, slot.n_accepted, slot.saturated),
             )
         ]
         for number, (c, v) in enumerate(judged, start=position):
@@ -419,12 +419,12 @@ class Ledger:
         ):
             yield Example(id, instruction, _instances(instances), bool(is_classification))
 
-    def recent(self, n: int) -> Iterator[tuple[str, str, str | None]]:
-        """(strategy, instruction, rule) of the last n candidates, the latest first."""
+    def recent(self, strategy: str, n: int) -> Iterator[tuple[str, str | None]]:
+        """(instruction, rule) of the last n candidates of a strategy, the latest first."""
         yield from self._rows(
-            "SELECT json_extract(source, '$.strategy'), instruction, rule"
-            " FROM candidates JOIN verdicts USING (position) ORDER BY position DESC LIMIT ?",
-            (n,),
+            "SELECT instruction, rule FROM candidates JOIN verdicts USING (position)"
+            " WHERE source ->> 'strategy' = ? ORDER BY position DESC LIMIT ?",
+            (strategy, n),
         )
 
     def accepted(self) -> Iterator[Example]:

@@ -8,7 +8,7 @@ Seeds and accepted candidates share one type, because accepted ones become demon
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypedDict
 
 Endpoint = Literal["chat", "completions"]
@@ -148,8 +148,9 @@ class Candidate:
     """A task as parsed from completions.
 
     Attributes:
-        rejection: A verdict that was clear before the task was complete: its reply could not be parsed, or its
-            instruction failed a filter, so that nothing more was paid for it. None for a complete task.
+        rejection: A verdict that was clear at once: its reply could not be parsed, or was cut. None for others.
+        screened: Whether a filter is certain to reject it by its instruction, so that nothing was paid to complete it.
+        scores: What judges gave it, by name.
     """
 
     id: str
@@ -158,6 +159,8 @@ class Candidate:
     is_classification: bool
     source: Source
     rejection: Verdict | None = None
+    screened: bool = False
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from selfinstruct.command import Config
-
-StrategyName = Literal["self-instruct", "alpaca"]
+from selfinstruct.filters.union import AnyFilter
+from selfinstruct.strategies.self_instruct import SelfInstruct
+from selfinstruct.strategies.union import AnyStrategy
 
 
 class GenerateConfig(Config):
@@ -17,11 +18,19 @@ class GenerateConfig(Config):
 
     out: Path = Field(description="Run directory; the same one again resumes.", json_schema_extra={"metavar": "RUN"})
     seeds: Path | None = Field(None, description="Seed tasks (JSONL); the shipped 175 by default.")
-    strategy: list[StrategyName] = Field(
-        ["self-instruct"],
+    strategy: list[AnyStrategy] = Field(
+        [SelfInstruct()],
         min_length=1,
-        description="How tasks come to be; of several, the next one takes over when one yields nothing new.",
+        description="How tasks come to be: self-instruct, alpaca; options as in alpaca:share=0.3. Of several, each has"
+        " its share, or without shares the next one takes over when one yields nothing new.",
+        json_schema_extra={"metavar": "NAME[:OPTION=VALUE,...]"},
     )
+    filter: list[AnyFilter] = Field(
+        [],
+        description="Further filters, or the usual ones with other options, as in length:max_words=80.",
+        json_schema_extra={"metavar": "NAME[:OPTION=VALUE,...]"},
+    )
+    without: list[str] = Field([], description="Usual filters to leave out.", json_schema_extra={"metavar": "NAME"})
     num_instructions: int = Field(100, gt=0, description="Accepted tasks wanted.")
     model: str = Field(
         "embedded", min_length=1, description="'embedded' runs the local model; else the endpoint's name of a model."
@@ -46,10 +55,10 @@ class GenerateConfig(Config):
     )
     language: str = Field("en", min_length=2, description="Language of the data set.")
     tasks_per_request: int | None = Field(
-        None, gt=0, le=50, description="Tasks asked for at once; 8, but 17 for alpaca."
+        None, gt=0, le=50, description="Tasks asked for at once, whatever the strategy; 8, but 17 for alpaca."
     )
-    replies_per_request: int = Field(
-        1, gt=0, le=16, description="Lists asked for in one request (the API's n), whose prompt is paid for once."
+    replies_per_request: int | None = Field(
+        None, gt=0, le=16, description="Lists asked for in one request (the API's n), whose prompt is paid for once."
     )
     max_output_tokens: int = Field(350, gt=0, description="Most tokens of one task's input and output (self-instruct).")
     thinking_tokens: int | None = Field(
@@ -88,7 +97,16 @@ class GenerateConfig(Config):
     @field_validator("strategy", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+        return value if isinstance(value, list) else [value]
+
+    @model_validator(mode="after")
+    def _shares(self) -> GenerateConfig:
+        kinds = [strategy.kind for strategy in self.strategy]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("--strategy: each one at most once")
+        if len({strategy.share is None for strategy in self.strategy}) > 1:
+            raise ValueError("--strategy: give all of them a share, or none")
+        return self
 
     @model_validator(mode="after")
     def _prices_in_pairs(self) -> GenerateConfig:

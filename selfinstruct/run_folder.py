@@ -91,7 +91,7 @@ def begin(config: GenerateConfig, seeds_sha256: str, window: int) -> GenerateCon
     config = config.model_copy(update={"window": config.window or (old and old.window) or window})
     options = config.model_dump(mode="json", exclude={"dry_run"})
     if before and old:
-        differences = _differences(old.model_dump(mode="json"), options)
+        differences = _differences(dict(old), dict(config))
         if before.seeds_sha256 != seeds_sha256:
             differences.append("seeds: the file's content has changed")
         if config.num_instructions < old.num_instructions:
@@ -188,10 +188,9 @@ def _cause(error: BaseException | None) -> str:
 
 def _reason(plan: Plan, state: State) -> str:
     """Why the run ended, and why strategies were given up before."""
-    names = [name for name, _ in plan.strategies]
-    spent = names[: state.in_force + (state.closed_by == "saturated")]
     few = f"fewer than {plan.min_yield:.0%} of the last {plan.saturation_window} candidates of"
-    given_up = [f"{few} {name} were accepted" for name in spent]
+    saturated = [s.kind for n, s in enumerate(plan.strategies) if state.saturated >> n & 1]
+    given_up = [f"{few} {name} were accepted" for name in saturated]
     end = {
         "target": f"{plan.target} tasks are accepted",
         "pilot": f"the pilot's {plan.pause_at} tasks are accepted",

@@ -1,16 +1,21 @@
 """Strategies: how instructions, inputs and outputs come to be. One file each.
 
-A strategy is an async function of what a slot is handed: its random generator, the pool as it stood, and `ask`.
+A strategy is options and an async function of what a slot is handed: its random generator, the pool as it stood, and
+`ask`.
 """
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from pydantic import Field
+
 from selfinstruct.files import digest
 from selfinstruct.records import Candidate, Completion, Endpoint, Example, Instance, Prompt, Source, Verdict
+from selfinstruct.specs import Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +29,10 @@ class Slot:
         seeds: The seed tasks.
         accepted: The accepted tasks, as they stood when the slot began.
         ask_all: Gives the completions of (step, prompt), as many as the prompt's n; steps are unique within the slot.
-        screen: The verdict that an instruction is certain to get, if it is one of rejection: nothing need be paid to
-            complete such a task.
+        screen: Whether an instruction is certain to be rejected: nothing need be paid to complete such a task.
         strategy, model: For the source of candidates.
         endpoint: Which way of asking suits.
-        tasks_per_request: How many tasks one reply is asked for.
-        replies_per_request: How many replies a request for a list asks for.
+        language: Of the tasks, ISO 639-1.
         max_output_tokens: Most tokens of one instance.
     """
 
@@ -39,12 +42,11 @@ class Slot:
     seeds: Sequence[Example]
     accepted: Sequence[Example]
     ask_all: Callable[[str, Prompt], Awaitable[tuple[Completion, ...]]]
-    screen: Callable[[str], Verdict | None]
+    screen: Callable[[str], bool]
     strategy: str
     model: str
     endpoint: Endpoint
-    tasks_per_request: int
-    replies_per_request: int
+    language: str
     max_output_tokens: int
 
     async def ask(self, step: str, prompt: Prompt) -> Completion:
@@ -60,16 +62,51 @@ class Slot:
         is_classification: bool = False,
         demonstrations: tuple[str, ...] = (),
         rejection: Verdict | None = None,
+        screened: bool = False,
     ) -> Candidate:
         """A candidate that stands at a place of a completion."""
         source = Source(
             self.strategy, self.model, self.number, completion.prompt_key, completion.key, demonstrations
         )  # fmt: skip
         id = f"{self.strategy}-{digest([completion.key, index])}"
-        return Candidate(id, instruction, instances, is_classification, source, rejection)
+        return Candidate(id, instruction, instances, is_classification, source, rejection, screened)
 
 
-Strategy = Callable[[Slot], Awaitable[list[Candidate]]]
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A kind of request that a strategy makes, for forecasts.
+
+    Attributes:
+        prompt: One of them.
+        completion_tokens: What its reply usually takes.
+        per_task: How many there are for each accepted task; else one for each list.
+    """
+
+    prompt: Prompt
+    completion_tokens: int
+    per_task: bool = False
+
+
+class Strategy(Spec, abc.ABC):
+    """One way for tasks to come to be.
+
+    Attributes:
+        share: Of several strategies in a mixture; without shares the next one takes over when one is saturated.
+        tasks_per_request: How many tasks one reply is asked for.
+        replies_per_request: How many replies a request for tasks asks for.
+    """
+
+    share: float | None = Field(None, gt=0)
+    tasks_per_request: int = Field(8, gt=0, le=50)
+    replies_per_request: int = Field(1, gt=0, le=16)
+
+    @abc.abstractmethod
+    async def propose(self, slot: Slot) -> list[Candidate]:
+        """New tasks."""
+
+    @abc.abstractmethod
+    def steps(self, slot: Slot) -> tuple[Step, ...]:
+        """The requests that a slot makes, by kind."""
 
 
 def unparsable(slot: Slot, completion: Completion, demonstrations: tuple[str, ...]) -> Candidate:

@@ -8,13 +8,17 @@ recovers from wrong numbers and markdown.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
 
 from selfinstruct.parsing import task_blocks
 from selfinstruct.records import Candidate, Completion, Example, Prompt, Verdict
-from selfinstruct.strategies import Slot, unparsable
+from selfinstruct.strategies import Slot, Step, Strategy, unparsable
 
 N_DEMONSTRATIONS = 3
 MAX_TOKENS = 3072
+_TOKENS_PER_TASK = 150  # usual length of a reply's task, for forecasts
 
 _REQUIREMENTS = """\
 Write {n} varied tasks for a text-only assistant, each with an input and the assistant's output. They serve to test how
@@ -32,12 +36,37 @@ The {n} tasks:
 """
 
 
-async def propose(slot: Slot) -> list[Candidate]:
-    """New tasks from one list request."""
-    shown = slot.rng.sample(slot.seeds, min(N_DEMONSTRATIONS, len(slot.seeds)))
-    prompt = list_prompt(slot, shown)
-    completions = await slot.ask_all("list", prompt)
-    return [candidate for completion in completions for candidate in _candidates(slot, prompt, completion)]
+class Alpaca(Strategy):
+    """A whole list of tasks in one request."""
+
+    kind: Literal["alpaca"] = "alpaca"
+    tasks_per_request: int = Field(17, gt=0, le=50)
+
+    async def propose(self, slot: Slot) -> list[Candidate]:
+        """New tasks from one list request."""
+        shown = slot.rng.sample(slot.seeds, min(N_DEMONSTRATIONS, len(slot.seeds)))
+        prompt = self.list_prompt(shown)
+        completions = await slot.ask_all("list", prompt)
+        return [candidate for completion in completions for candidate in _candidates(slot, prompt, completion)]
+
+    def steps(self, slot: Slot) -> tuple[Step, ...]:
+        """The list request alone."""
+        prompt = self.list_prompt(slot.seeds[:N_DEMONSTRATIONS])
+        return (Step(prompt, self.tasks_per_request * _TOKENS_PER_TASK),)
+
+    def list_prompt(self, shown: Sequence[Example]) -> Prompt:
+        """The requirements, the demonstrations as blocks, and the start of the next block."""
+        n = N_DEMONSTRATIONS + self.tasks_per_request
+        blocks = "".join(_block(number, task) for number, task in enumerate(shown, start=1))
+        text = f"{_REQUIREMENTS.format(n=n)}{blocks}###\n{len(shown) + 1}. Instruction:"
+        return Prompt(
+            ({"role": "user", "content": text},),
+            max_tokens=min(MAX_TOKENS, 200 * self.tasks_per_request),
+            temperature=1.0,
+            stop=(f"\n{n + 1}. Instruction", f"\n###\n{n + 1}."),
+            n=self.replies_per_request,
+            demonstrations=tuple(task.id for task in shown),
+        )
 
 
 def _candidates(slot: Slot, prompt: Prompt, completion: Completion) -> list[Candidate]:
@@ -57,21 +86,6 @@ def _candidates(slot: Slot, prompt: Prompt, completion: Completion) -> list[Cand
             )
         )
     return candidates
-
-
-def list_prompt(slot: Slot, shown: Sequence[Example]) -> Prompt:
-    """The requirements, the demonstrations as blocks, and the start of the next block."""
-    n = N_DEMONSTRATIONS + slot.tasks_per_request
-    blocks = "".join(_block(number, task) for number, task in enumerate(shown, start=1))
-    text = f"{_REQUIREMENTS.format(n=n)}{blocks}###\n{len(shown) + 1}. Instruction:"
-    return Prompt(
-        ({"role": "user", "content": text},),
-        max_tokens=min(MAX_TOKENS, 200 * slot.tasks_per_request),
-        temperature=1.0,
-        stop=(f"\n{n + 1}. Instruction", f"\n###\n{n + 1}."),
-        n=slot.replies_per_request,
-        demonstrations=tuple(task.id for task in shown),
-    )
 
 
 def _block(number: int, task: Example) -> str:

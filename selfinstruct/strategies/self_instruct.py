@@ -11,47 +11,97 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
+from typing import Literal
 
 import anyio
 
 from selfinstruct.parsing import input_first, is_yes, numbered_items, output_first
 from selfinstruct.records import Candidate, Completion, Example, Instance, Prompt, Verdict
-from selfinstruct.strategies import Slot, unparsable
+from selfinstruct.strategies import Slot, Step, Strategy, unparsable
 
 N_HUMAN, N_MACHINE = 6, 2
 N_CLASSIFICATION_DEMONSTRATIONS, N_INSTANCE_DEMONSTRATIONS = 8, 5
 _MAX_DEMONSTRATION_CHARACTERS = 360
+_TOKENS_PER_INSTRUCTION, _TOKENS_PER_INSTANCE = 30, 130  # usual lengths of replies, for forecasts
 
 
-async def propose(slot: Slot) -> list[Candidate]:
-    """New tasks from one list request and, for each of them, a class and an instance request."""
-    shown = demonstrations(slot.rng, slot.seeds, slot.accepted)
-    prompt = instructions_prompt(slot, shown)
-    first = len(shown) + 1 if slot.endpoint == "completions" else None
-    candidates: dict[tuple[int, int], Candidate] = {}
+class SelfInstruct(Strategy):
+    """Instruction, class, instance: one list request, then two requests for each task."""
 
-    async def finish(place: tuple[int, int], completion: Completion, instruction: str) -> None:
-        step = str(place[1]) if not place[0] else f"{place[0]}.{place[1]}"
-        candidates[place] = await complete(slot, completion, place[1], step, instruction, prompt.demonstrations)
+    kind: Literal["self-instruct"] = "self-instruct"
 
-    seen: set[str] = set()
-    completions = await slot.ask_all("instructions", prompt)
-    async with anyio.create_task_group() as tasks:
-        for number, completion in enumerate(completions):
-            instructions = numbered_items(completion.text, first)
-            if not instructions:
-                candidates[number, 0] = unparsable(slot, completion, prompt.demonstrations)
-            for index, instruction in enumerate(instructions):
-                cut = completion.finish_reason == "length" and index == len(instructions) - 1
-                rejection = _cut_or_repeated(instruction, cut, seen) or slot.screen(instruction)
-                seen.add(instruction.lower())
-                if rejection:
-                    candidates[number, index] = slot.candidate(
-                        completion, index, instruction, demonstrations=prompt.demonstrations, rejection=rejection
-                    )
-                else:
-                    tasks.start_soon(finish, (number, index), completion, instruction)
-    return [candidates[place] for place in sorted(candidates)]
+    async def propose(self, slot: Slot) -> list[Candidate]:
+        """New tasks from one list request and, for each of them, a class and an instance request."""
+        shown = demonstrations(slot.rng, slot.seeds, slot.accepted)
+        prompt = self.instructions_prompt(slot, shown)
+        first = len(shown) + 1 if slot.endpoint == "completions" else None
+        candidates: dict[tuple[int, int], Candidate] = {}
+
+        async def finish(place: tuple[int, int], completion: Completion, instruction: str) -> None:
+            step = str(place[1]) if not place[0] else f"{place[0]}.{place[1]}"
+            candidates[place] = await complete(slot, completion, place[1], step, instruction, prompt.demonstrations)
+
+        seen: set[str] = set()
+        completions = await slot.ask_all("instructions", prompt)
+        async with anyio.create_task_group() as tasks:
+            for number, completion in enumerate(completions):
+                instructions = numbered_items(completion.text, first)
+                if not instructions:
+                    candidates[number, 0] = unparsable(slot, completion, prompt.demonstrations)
+                for index, instruction in enumerate(instructions):
+                    cut = completion.finish_reason == "length" and index == len(instructions) - 1
+                    rejection = _cut_or_repeated(instruction, cut, seen)
+                    seen.add(instruction.lower())
+                    if rejection or slot.screen(instruction):
+                        candidates[number, index] = slot.candidate(
+                            completion, index, instruction, demonstrations=prompt.demonstrations, rejection=rejection,
+                            screened=rejection is None,
+                        )  # fmt: skip
+                    else:
+                        tasks.start_soon(finish, (number, index), completion, instruction)
+        return [candidates[place] for place in sorted(candidates)]
+
+    def steps(self, slot: Slot) -> tuple[Step, ...]:
+        """The list, and class and instance for each task; what a filter rejects by its instruction is not completed."""
+        task = slot.seeds[0].instruction
+        return (
+            Step(
+                self.instructions_prompt(slot, demonstrations(slot.rng, slot.seeds, ())),
+                self.tasks_per_request * _TOKENS_PER_INSTRUCTION,
+            ),
+            Step(classification_prompt(slot, task), 3, per_task=True),
+            Step(instance_prompt(slot, task, False), _TOKENS_PER_INSTANCE, per_task=True),
+        )
+
+    def instructions_prompt(self, slot: Slot, shown: Sequence[Example]) -> Prompt:
+        """The list of demonstrations to go on with."""
+        listed = "\n".join(
+            f"{number}. {' '.join(task.instruction.split())}" for number, task in enumerate(shown, start=1)
+        )
+        first, last = len(shown) + 1, len(shown) + self.tasks_per_request
+        if slot.endpoint == "completions":
+            text = f"Come up with a series of tasks:\n\n{listed}\n{first}."
+            stop: tuple[str, ...] = ("\n\n", f"\n{last + 1}.")
+        else:
+            text = (
+                "Here is a list of tasks that people gave to a text-only assistant:\n\n"
+                f"{listed}\n\n"
+                f"Go on with the list: write tasks {first} to {last}. Each must be new, unlike all others in subject,"
+                " kind and wording, possible to do by reading and writing alone, and complete: if it works on a text,"
+                " say what kind of text, but leave the text itself out. Answer with the numbered list only, one task a"
+                " line."
+            )
+            stop = ()
+        return Prompt(
+            messages=({"role": "user", "content": text},),
+            max_tokens=min(1024, 96 * self.tasks_per_request),
+            temperature=0.7,
+            top_p=0.9,
+            presence_penalty=1.0,
+            stop=stop,
+            n=self.replies_per_request,
+            demonstrations=tuple(task.id for task in shown),
+        )
 
 
 def _cut_or_repeated(instruction: str, cut: bool, seen: set[str]) -> Verdict | None:
@@ -102,34 +152,6 @@ def demonstrations(rng: Random, seeds: Sequence[Example], accepted: Sequence[Exa
     shown = [*human, *machine]
     rng.shuffle(shown)
     return shown
-
-
-def instructions_prompt(slot: Slot, shown: Sequence[Example]) -> Prompt:
-    """The list of demonstrations to go on with."""
-    listed = "\n".join(f"{number}. {' '.join(task.instruction.split())}" for number, task in enumerate(shown, start=1))
-    first, last = len(shown) + 1, len(shown) + slot.tasks_per_request
-    if slot.endpoint == "completions":
-        text = f"Come up with a series of tasks:\n\n{listed}\n{first}."
-        stop: tuple[str, ...] = ("\n\n", f"\n{last + 1}.")
-    else:
-        text = (
-            "Here is a list of tasks that people gave to a text-only assistant:\n\n"
-            f"{listed}\n\n"
-            f"Go on with the list: write tasks {first} to {last}. Each must be new, unlike all others in subject, kind"
-            " and wording, possible to do by reading and writing alone, and complete: if it works on a text, say what"
-            " kind of text, but leave the text itself out. Answer with the numbered list only, one task a line."
-        )
-        stop = ()
-    return Prompt(
-        messages=({"role": "user", "content": text},),
-        max_tokens=min(1024, 96 * slot.tasks_per_request),
-        temperature=0.7,
-        top_p=0.9,
-        presence_penalty=1.0,
-        stop=stop,
-        n=slot.replies_per_request,
-        demonstrations=tuple(task.id for task in shown),
-    )
 
 
 def classification_prompt(slot: Slot, instruction: str) -> Prompt:

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from selfinstruct.bootstrap import Pool, judge, screen
+from selfinstruct.bootstrap import Plan, Pool, screen
+from selfinstruct.bootstrap import judge as judge_with
+from selfinstruct.filters.novelty import Novelty
+from selfinstruct.filters.union import USUAL
 from selfinstruct.records import Candidate, Example, Instance, Source, Verdict
 
 SOURCE = Source("alpaca", "m", 0, "p", "c")
 LETTERS = list("abcdefghijklmnopqrstuvwxyz")
 
 
-def candidate(instruction="Name a river of Asia.", output="Ob", rejection=None):
-    return Candidate("x", instruction, (Instance("", output),), False, SOURCE, rejection)
+PLAN = Plan(
+    strategies=(), filters=USUAL, model="m", endpoint="chat", language="en", seed=0, request_seed=None, target=9,
+    pause_at=None, window=1, novelty_tokenizer="rouge", max_output_tokens=9, saturation_window=9, min_yield=0.0,
+)  # fmt: skip
 
 
-def pool_of(*instructions, threshold=0.7):
-    seeds = [Example(f"seed-{n}", text, (), False) for n, text in enumerate(instructions)]
-    return Pool(seeds, "rouge", threshold)
+def candidate(instruction="Name a river of Asia.", output="Ob", **fields):
+    return Candidate("x", instruction, (Instance("", output),), False, SOURCE, **fields)
+
+
+def pool_of(*instructions):
+    return Pool([Example(f"seed-{n}", text, (), False) for n, text in enumerate(instructions)], "rouge")
+
+
+def judge(candidate, pool, target=9, filters=USUAL):
+    return judge_with(candidate, replace(PLAN, target=target, filters=filters), pool)
 
 
 def test_accepted_one_carries_its_neighbours():
-    verdict = judge(
-        candidate(), pool_of("Name a big mountain.", "Sing!", "Name the longest river of Europe"), "en", target=9
-    )
+    verdict = judge(candidate(), pool_of("Name a big mountain.", "Sing!", "Name the longest river of Europe"))
     assert verdict.rule is None
     assert [neighbour.id for neighbour in verdict.nearest] == ["seed-2", "seed-0"]
 
@@ -39,28 +51,26 @@ def test_accepted_one_carries_its_neighbours():
 def test_threshold_is_passed_strictly(m, n, lcs, score, rule):
     instruction = " ".join(LETTERS[:m])
     other = " ".join([*LETTERS[:lcs], *LETTERS[m : m + n - lcs]])
-    verdict = judge(candidate(instruction), pool_of(other), "en", target=9)
+    verdict = judge(candidate(instruction), pool_of(other))
     assert (verdict.rule, verdict.nearest[0].score) == (rule, score)
 
 
 def test_cheap_filters_speak_before_novelty_and_novelty_before_the_target():
     pool = pool_of("Show the image of it.", "Name a river of Asia.")
-    assert judge(candidate("Show the image of it."), pool, "en", 9).rule == "keyword"
-    assert judge(candidate(output=""), pool, "en", 9).rule == "empty_output"
-    assert judge(candidate(), pool, "en", 0).rule == "novelty"
-    assert judge(candidate("Count all your sheep tonight."), pool, "en", 0).rule == "target_reached"
+    assert judge(candidate("Show the image of it."), pool).rule == "keyword"
+    assert judge(candidate(output=""), pool).rule == "empty_output"
+    assert judge(candidate("Name any river of Asia."), pool, 0).rule == "novelty"
+    assert judge(candidate("Count all your sheep tonight."), pool, 0).rule == "target_reached"
     cut = Verdict("truncated", "cut")
-    assert judge(candidate(rejection=cut), pool, "en", 9) is cut
+    assert judge(candidate(rejection=cut), pool) is cut
 
 
 def test_screened_task_gets_its_verdict_from_the_pool_as_it_stands_in_the_end():
     """What was certain early stays certain, but its neighbours are those of the moment of judgement."""
     pool = pool_of("Name a big river of Asia.")
-    early = screen(pool, 0, "en")("Name a river of Asia.")
-    assert early is not None
-    assert early.rule == "novelty"
+    assert screen(PLAN, pool, 0)("Name a river of Asia.")
     pool.add(Example("closer", "Name a river of Asia", (), False))
-    verdict = judge(candidate(rejection=early), pool, "en", 9)
+    verdict = judge(candidate("Name one river of Asia.", output="", screened=True), pool)
     assert (verdict.rule, verdict.nearest[0].id) == ("novelty", "closer")
 
 
@@ -68,5 +78,20 @@ def test_screen_looks_at_the_pool_of_its_slot_only():
     """Else what is asked would depend on how many slots happen to be judged by then."""
     pool = pool_of("Sing something nice.")
     pool.add(Example("a", "Name a river of Asia", (), False))
-    assert screen(pool, 0, "en")("Name a river of Asia now") is None
-    assert screen(pool, 1, "en")("Name a river of Asia now") == Verdict("novelty")
+    assert not screen(PLAN, pool, 0)("Name a river of Asia now")
+    assert screen(PLAN, pool, 1)("Name a river of Asia now")
+    assert not screen(PLAN, pool, 0)("Name a river of Asia")  # nor for the same one
+    assert screen(PLAN, pool, 1)("Name a river of Asia")
+
+
+def test_duplicate_is_one_whatever_its_case_and_punctuation():
+    verdict = judge(candidate(), pool_of("Name a RIVER, of Asia!"))
+    assert (verdict.rule, verdict.detail, verdict.nearest[0].id) == ("duplicate", "same as seed-0", "seed-0")
+    chinese = judge_with(candidate("你好，世界！你好"), replace(PLAN, language="zh"), pool_of("你好世界你好"))
+    assert chinese.rule == "duplicate"
+
+
+def test_other_threshold():
+    pool, mild = pool_of("Name a river of Asia"), [Novelty(threshold=0.95)]
+    assert judge(candidate("Name a big river of Asia."), pool).rule == "novelty"
+    assert judge(candidate("Name a big river of Asia."), pool, filters=mild).rule is None

@@ -14,11 +14,11 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from finetune.metrics import exact_match
 from selfinstruct.files import read_jsonl, shipped
-from selfinstruct.filters import judge_instances, judge_instruction
 from selfinstruct.novelty import NoveltyIndex, tokenize
 from selfinstruct.records import Example, TaskItem
 from selfinstruct.seeds import read_seeds
 from selfinstruct.tasks import read_tasks
+from tests.judging import judge_instances, judge_instruction
 
 ROUGE = RougeScorer(["rougeL"], use_stemmer=False)
 DATASHEET = shipped("DATASHEET.md").read_text(encoding="utf-8")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from selfinstruct.filters import judge_instances, judge_instruction
 from selfinstruct.records import Instance
+from tests.judging import judge_instances, judge_instruction
 
 REPEATED = "The answer is that it is so. "
 PROSE = (

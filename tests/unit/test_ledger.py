@@ -46,10 +46,10 @@ async def answered(ledger: Ledger, key: str, slot: int = 0, cost: float | None =
 
 
 async def judge(
-    ledger: Ledger, number: int, *judged: tuple[Candidate, Verdict], closing=None, in_force: int = 0
+    ledger: Ledger, number: int, *judged: tuple[Candidate, Verdict], closing=None, saturated: int = 0
 ) -> None:
     n_accepted = sum(verdict.rule is None for _, verdict in judged)
-    slot = JudgedSlot(number, "alpaca", len(judged), n_accepted, in_force)
+    slot = JudgedSlot(number, "alpaca", len(judged), n_accepted, saturated)
     await ledger.record_slot(slot, ledger.n_judged(), judged, closing)
 
 
@@ -223,8 +223,9 @@ def test_judgement_is_kept_in_order(ledger, path):
     assert list(ledger.pool()) == [Example("a", accepted.instruction, accepted.instances, True)]
     assert list(ledger.rejected()) == [(rejected, unsaid)]
     assert (ledger.rules(), ledger.n_accepted(), ledger.n_judged()) == ({"unparsable": 1}, 1, 2)
-    assert list(ledger.recent(9)) == [("alpaca", "Name a river.", None), ("alpaca", "", "unparsable")]
-    assert list(ledger.recent(1)) == [("alpaca", "Name a river.", None)]
+    assert list(ledger.recent("alpaca", 9)) == [("Name a river.", None), ("", "unparsable")]
+    assert list(ledger.recent("alpaca", 1)) == [("Name a river.", None)]
+    assert list(ledger.recent("self-instruct", 9)) == []
     assert [(s.number, s.n_candidates, s.n_accepted) for s in ledger.last_slots(2)] == [(1, 1, 1), (2, 0, 0)]
     assert ledger.strategies() == {"alpaca": (3, 2, 1)}
     assert query(path, "SELECT id FROM examples") == [("a",)]

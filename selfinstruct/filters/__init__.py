@@ -1,0 +1,62 @@
+"""Filters: which candidates are worth keeping. One file each; a filter is one pure decision with a reason.
+
+Heuristics follow `bootstrap_instructions.py` and `prepare_for_finetuning.py` of Self-Instruct and
+`generate_instruction.py` of Alpaca; where one differs, its file says so.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+from selfinstruct.records import Candidate, Instance, Neighbour, Verdict
+from selfinstruct.specs import Spec
+
+
+@dataclass(frozen=True)
+class Case:
+    """A candidate before its judges.
+
+    Attributes:
+        candidate: What is judged.
+        language: Of the run, ISO 639-1.
+        find_nearest: Gives the most similar instructions in the pool, highest first; costly.
+        find_duplicate: Gives the id of a task in the pool with the same instruction, case and punctuation aside.
+    """
+
+    candidate: Candidate
+    language: str
+    find_nearest: Callable[[], tuple[Neighbour, ...]] = tuple
+    find_duplicate: Callable[[], str | None] = lambda: None
+
+    @property
+    def instruction(self) -> str:
+        """The candidate's instruction."""
+        return self.candidate.instruction
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """The candidate's instances; empty while only its instruction is known."""
+        return self.candidate.instances
+
+    @cached_property
+    def nearest(self) -> tuple[Neighbour, ...]:
+        """The most similar instructions in the pool, highest first."""
+        return self.find_nearest()
+
+
+class Filter(Spec, abc.ABC):
+    """One decision on a candidate.
+
+    `by_instruction` says that the instruction alone decides, and that a rejection stays one while the pool grows: such
+    a task is not completed, so that nothing is paid for what is certain to be thrown away.
+    """
+
+    by_instruction: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def judge(self, case: Case) -> Verdict | None:
+        """The objection to a candidate, with its rule and a detail for people; None where there is none."""

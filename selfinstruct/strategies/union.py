@@ -1,0 +1,13 @@
+"""All strategies there are."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Discriminator
+
+from selfinstruct.specs import read_spec
+from selfinstruct.strategies.alpaca import Alpaca
+from selfinstruct.strategies.self_instruct import SelfInstruct
+
+AnyStrategy = Annotated[SelfInstruct | Alpaca, Discriminator("kind"), BeforeValidator(read_spec)]
