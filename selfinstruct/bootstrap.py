@@ -21,6 +21,7 @@ import anyio
 
 from selfinstruct.errors import Error, Interrupted
 from selfinstruct.filters import Case, Filter
+from selfinstruct.filters.judge import Judge
 from selfinstruct.ledger import JudgedSlot, Ledger
 from selfinstruct.novelty import NoveltyIndex, Tokenizer
 from selfinstruct.pacing import Stopped
@@ -138,6 +139,8 @@ def judge(candidate: Candidate, plan: Plan, pool: Pool) -> Verdict:
     filters = (f for f in plan.filters if f.by_instruction or not candidate.screened)
     if objection := next((verdict for f in filters if (verdict := f.judge(case))), None):
         return objection
+    if candidate.screened:  # by other filters
+        return Verdict("not_completed", "was rejected before its answer was asked for", case.nearest)
     if len(pool.accepted) >= plan.target:
         return Verdict("target_reached", f"{plan.target} were wanted", case.nearest)
     return Verdict(None, nearest=case.nearest)
@@ -247,10 +250,14 @@ class Bootstrap:
         state: As restored; goes on being filled.
         teacher: Answers prompts.
         ledger: Gets every verdict.
+        judge_teacher: Answers the judge's prompts; None for the same one.
     """
 
-    def __init__(self, plan: Plan, state: State, teacher: Teacher, ledger: Ledger) -> None:
+    def __init__(
+        self, plan: Plan, state: State, teacher: Teacher, ledger: Ledger, judge_teacher: Teacher | None = None
+    ) -> None:
         self._plan, self._state, self._teacher, self._ledger = plan, state, teacher, ledger
+        self._judge_teacher = judge_teacher or teacher
         self._finished: dict[int, tuple[Strategy, list[Candidate]]] = {}
         self._next_slot = state.n_slots
         self._unfinished: set[int] = set()  # slots that an end of asking left open
@@ -311,13 +318,36 @@ class Bootstrap:
         screening = screen(plan, pool, n_accepted)
         slot = slot_of(plan, strategy, number, pool.seeds, pool.accepted[:n_accepted], ask, screening)
         try:
-            self._finished[number] = strategy, await strategy.propose(slot)
+            self._finished[number] = strategy, await self._graded(number, await strategy.propose(slot))
         except Exception as group:
             self._unfinished.add(number)
             error = _only(group)
             if not isinstance(error, Stopped):
                 self._stop(error)
         self._progressed.set()
+
+    async def _graded(self, number: int, candidates: list[Candidate]) -> list[Candidate]:
+        """Candidates with the judge's grades, if there is a judge; those that are rejected without are not graded."""
+        judges = [f for f in self._plan.filters if isinstance(f, Judge)]
+        graded = list(candidates)
+
+        async def grade(place: int, judge: Judge) -> None:
+            candidate = candidates[place]
+            (reply, *_) = await self._judge_teacher.ask(number, f"judge/{place}", judge.prompt(candidate))
+            score = judge.score(reply.text)
+            graded[place] = replace(candidate, scores={} if score is None else {judge.kind: score})
+
+        async with anyio.create_task_group() as tasks:
+            for judge in judges:
+                for place, candidate in enumerate(candidates):
+                    if not candidate.rejection and not candidate.screened and self._is_worth_grading(candidate):
+                        tasks.start_soon(grade, place, judge)
+        return graded
+
+    def _is_worth_grading(self, candidate: Candidate) -> bool:
+        """Whether the filters that need no pool let it pass."""
+        case = Case(candidate, self._plan.language)
+        return not any(f.judge(case) for f in self._plan.filters if not isinstance(f, Judge))
 
     def _stop(self, error: BaseException) -> None:
         """End the run early: nothing new is sent, what is in flight finishes."""
@@ -326,10 +356,11 @@ class Bootstrap:
 
     def _end_asking(self) -> None:
         """Send nothing new. Requests in flight may have been paid for: they finish and are stored, unless local."""
-        if self._plan.model == "embedded":
-            self._teacher.abort()
-        else:
-            self._teacher.stop()
+        for teacher in (self._teacher, self._judge_teacher):
+            if self._plan.model == "embedded":
+                teacher.abort()
+            else:
+                teacher.stop()
 
     async def _judge_finished(self) -> None:
         """Judge every slot whose turn has come."""
@@ -384,10 +415,11 @@ class Bootstrap:
                 if interrupted:
                     self._aborted = True
                     self._teacher.abort()
+                    self._judge_teacher.abort()
                     everything.cancel()
                 interrupted = True
                 self._stop(Interrupted("interrupted; everything so far is kept, and the same command resumes"))
-                if n := self._teacher.n_draining:
+                if n := sum(teacher.n_draining for teacher in {self._teacher, self._judge_teacher}):
                     logger.warning("interrupted: %d request(s) in flight come to an end; once more aborts", n)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from selfinstruct.errors import CapReached
 from selfinstruct.records import Usage
@@ -46,6 +47,15 @@ def max_prompt_tokens(text: str) -> int:
     return len(text.encode("utf-8", "replace")) + _OVERHEAD_TOKENS
 
 
+@dataclass(slots=True)
+class _Totals:
+    """What all who share a budget have spent and reserved."""
+
+    spent_usd: float
+    reserved_usd: float
+    n_requests: int
+
+
 class Budget:
     """What has been spent and what is reserved for requests in flight.
 
@@ -63,8 +73,29 @@ class Budget:
         spent_usd: float, n_requests: int, reserved_usd: float = 0.0,
     ) -> None:  # fmt: skip
         self._price, self._max_cost_usd, self._max_requests = price, max_cost_usd, max_requests
-        self.spent_usd, self.reserved_usd, self.n_requests = spent_usd, reserved_usd, n_requests
+        self._totals = _Totals(spent_usd, reserved_usd, n_requests)
         self._underestimate = 1.0  # the most that a request has cost beyond its reservation
+
+    def at(self, price: Price | None) -> Budget:
+        """The same budget for requests at another price."""
+        other = Budget(price, self._max_cost_usd, self._max_requests, 0.0, 0)
+        other._totals = self._totals
+        return other
+
+    @property
+    def spent_usd(self) -> float:
+        """Spent so far."""
+        return self._totals.spent_usd
+
+    @property
+    def reserved_usd(self) -> float:
+        """Reserved for requests in flight."""
+        return self._totals.reserved_usd
+
+    @property
+    def n_requests(self) -> int:
+        """Requests sent so far."""
+        return self._totals.n_requests
 
     def reserve(self, max_prompt_tokens: int, max_completion_tokens: int) -> float | None:
         """Set aside the worst case of one request.
@@ -85,8 +116,8 @@ class Budget:
                 f"the next request could cost {worst:.4f} USD and pass --max-cost-usd {self._max_cost_usd:g}"
                 f" (spent {self.spent_usd:.4f}, reserved for requests in flight {self.reserved_usd:.4f})"
             )
-        self.n_requests += 1
-        self.reserved_usd += worst or 0.0
+        self._totals.n_requests += 1
+        self._totals.reserved_usd += worst or 0.0
         return worst
 
     def settle(self, reserved_usd: float | None, usage: Usage) -> float | None:
@@ -102,12 +133,12 @@ class Budget:
         """
         if reserved_usd is None or self._price is None:
             return None
-        self.reserved_usd -= reserved_usd
+        self._totals.reserved_usd -= reserved_usd
         cost = reserved_usd
         if usage.prompt_tokens is not None and usage.completion_tokens is not None:
             cost = self._price(usage.prompt_tokens, usage.completion_tokens)
         if cost > reserved_usd > 0:
             # An endpoint that counts what it was not sent (a hidden system prompt), or thinks beyond the limit.
             self._underestimate *= cost / reserved_usd
-        self.spent_usd += cost
+        self._totals.spent_usd += cost
         return cost

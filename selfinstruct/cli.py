@@ -21,6 +21,10 @@ GROUP = LazyGroup(
             "selfinstruct.run_status", "status", "StatusConfig", "Show progress, yield and cost of a run.",
             arguments=("run",),
         ),
+        "refilter": LazyCommand(
+            "selfinstruct.refilter", "refilter", "RefilterConfig",
+            "Judge a run's candidates again with other filters; no request is made.", arguments=("run",),
+        ),
         "export": LazyCommand(
             "selfinstruct.formats", "export", "ExportConfig", "Write a run's data set in another format.",
             arguments=("run",),

@@ -166,7 +166,9 @@ def _build(config: type[ConfigT], values: dict[str, Any], context: click.Context
         return config.model_validate(given)
     except ValidationError as error:
         field, problem = first_problem(error)
-        raise UsageError(f"{_origin(field.split('.')[0], context)}{problem}") from error
+        name, *within = field.split(".")
+        option = f"'{within[-1]}' " if within and not within[-1].isdigit() else ""
+        raise UsageError(f"{_origin(name, context)}{option}{problem}") from error
 
 
 def _origin(name: str, context: click.Context) -> str:

@@ -42,6 +42,7 @@ class _DatasetRow(_Strict):
     is_classification: StrictBool
     source: _SourceRow | None
     nearest: list[_NeighbourRow]
+    scores: dict[StrictStr, float] = {}
 
 
 def dataset_rows(example: Example) -> Iterator[dict[str, Any]]:
@@ -55,7 +56,7 @@ def dataset_rows(example: Example) -> Iterator[dict[str, Any]]:
             "is_classification": example.is_classification,
             "source": example.source and asdict(example.source),
             "nearest": [asdict(neighbour) for neighbour in example.nearest],
-        }
+        } | ({"scores": dict(example.scores)} if example.scores else {})
 
 
 def _row_id(id: str, number: int) -> str:
@@ -108,4 +109,6 @@ def _example(row: _DatasetRow, instance: Instance) -> Example:
     values = row.source and row.source.model_dump()
     source = Source(**{**values, "demonstrations": tuple(values["demonstrations"])}) if values else None
     nearest = tuple(Neighbour(neighbour.id, neighbour.score) for neighbour in row.nearest)
-    return Example(row.id, row.instruction, (instance,), row.is_classification, source=source, nearest=nearest)
+    return Example(
+        row.id, row.instruction, (instance,), row.is_classification, source=source, nearest=nearest, scores=row.scores
+    )

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from selfinstruct.errors import AuthenticationError, StoppedEarly, UsageError
 from selfinstruct.files import digest, sha256_file, shipped
+from selfinstruct.filters.judge import Judge
+from selfinstruct.filters.selection import selected
 from selfinstruct.forecast import Forecast, describe_forecast
 from selfinstruct.run_config import GenerateConfig as GenerateConfig
 from selfinstruct.run_folder import RunSummary
@@ -114,6 +116,7 @@ async def _generate(config: GenerateConfig, seeds: list[Any], api_key: str | Non
 async def _run(config: GenerateConfig, plan: Any, state: Any, ledger: Any, price: Any, api_key: str | None) -> None:
     """Go on with a run until it closes, rests or cannot go on."""
     import asyncio
+    from contextlib import AsyncExitStack
 
     from selfinstruct.bootstrap import Bootstrap, identity
     from selfinstruct.budget import Budget
@@ -137,7 +140,13 @@ async def _run(config: GenerateConfig, plan: Any, state: Any, ledger: Any, price
             endpoint=plan.endpoint, timeout_s=config.timeout_s, outage_s=config.outage_s,
             thinking_tokens=config.thinking_tokens,
         )  # fmt: skip
-        async with _teacher(config, server, ledger, budget, config_key) as teacher:
+        async with AsyncExitStack() as teachers:
+            teacher = await teachers.enter_async_context(_teacher(config, server, ledger, budget, config_key))
+            judge = None
+            if judging := _judging(config):
+                judge_server, judge_price = _judge_server(config, judging, server)
+                shared = budget.at(judge_price)
+                judge = await teachers.enter_async_context(_teacher(config, judge_server, ledger, shared, config_key))
             describe_progress = _progress_line(config, teacher, budget, price is not None)
 
             async def tick() -> None:
@@ -147,10 +156,40 @@ async def _run(config: GenerateConfig, plan: Any, state: Any, ledger: Any, price
 
             ticking = asyncio.create_task(tick())
             try:
-                await Bootstrap(plan, state, teacher, ledger).run()
+                await Bootstrap(plan, state, teacher, ledger, judge).run()
             finally:
                 ticking.cancel()
                 progress.update(len(state.pool.accepted), describe_progress(state), last=True)
+
+
+def _judging(config: GenerateConfig) -> Judge | None:
+    """The judge of a run, if it asks somebody else than the teacher."""
+    judges = (f for f in config.filter if isinstance(f, Judge))
+    return next((f for f in judges if f.model or f.base_url), None)
+
+
+def _judge_server(config: GenerateConfig, judge: Judge, teacher: Any) -> tuple[Any, Any]:
+    """Where grades are asked for, and their price."""
+    from selfinstruct.budget import halved, price_of
+
+    base_url = judge.base_url or teacher.base_url
+    key_name = judge.api_key_env if judge.api_key_env is not None else config.api_key_env
+    if judge.base_url and judge.api_key_env is None and judge.base_url != config.base_url:
+        key_name = ""  # the teacher's key is for the teacher's endpoint
+    api_key = _key_of(base_url, key_name, named=judge.api_key_env is not None) if key_name else None
+    price = price_of(judge.model or config.model, base_url, judge.input_usd_per_mtok, judge.output_usd_per_mtok)
+    if config.embedded and not judge.base_url:
+        price = _price(config)
+    if config.max_cost_usd is not None and price is None:
+        raise UsageError(
+            f"the price of the judge '{judge.model}' is unknown, so --max-cost-usd cannot be kept; give it as in"
+            " judge:input_usd_per_mtok=0.15,output_usd_per_mtok=0.6"
+        )
+    server = replace(
+        teacher, model=judge.model or teacher.model, base_url=base_url, api_key=api_key, key_name=key_name,
+        endpoint="chat" if judge.model else teacher.endpoint,
+    )  # fmt: skip
+    return server, halved(price) if price and config.batch else price
 
 
 def _teacher(config: GenerateConfig, server: Any, ledger: Any, budget: Any, config_key: str) -> Any:
@@ -258,7 +297,20 @@ def _asking_for(strategy: Any, config: GenerateConfig) -> Any:
 
 
 def _api_key(config: GenerateConfig) -> str | None:
-    """The key from the environment; None where none is needed.
+    """The teacher's key from the environment; None where none is needed."""
+    if config.embedded or not config.api_key_env:
+        return None
+    assert config.base_url
+    return _key_of(config.base_url, config.api_key_env, named="api_key_env" in config.model_fields_set)
+
+
+def _key_of(base_url: str, name: str, named: bool) -> str | None:
+    """A key from the environment; None where none is needed.
+
+    Args:
+        base_url: Where it is sent.
+        name: The environment variable.
+        named: Whether the user named it, so that it has to be there.
 
     Raises:
         AuthenticationError: When the key is not set and the endpoint certainly needs one.
@@ -266,24 +318,20 @@ def _api_key(config: GenerateConfig) -> str | None:
     """
     from selfinstruct.endpoint import is_loopback
 
-    if config.embedded or not config.api_key_env:
-        return None
-    assert config.base_url
-    key = os.environ.get(config.api_key_env, "").strip()
-    url = urlsplit(config.base_url)
-    named = "api_key_env" in config.model_fields_set
+    key = os.environ.get(name, "").strip()
+    url = urlsplit(base_url)
     if not key:
-        if config.base_url == OPENAI_URL or named:
+        if base_url == OPENAI_URL or named:
             raise AuthenticationError(
-                f"no key: set the environment variable {config.api_key_env}, or run the local model: --model embedded"
+                f"no key: set the environment variable {name}, or run the local model: --model embedded"
             )
         return None
-    if url.scheme == "http" and not is_loopback(config.base_url):
+    if url.scheme == "http" and not is_loopback(base_url):
         raise UsageError(
             f"--base-url: a key must not travel unencrypted to {url.hostname}; use https, or --api-key-env '' for a"
             " server that needs no key"
         )
-    logger.warning("endpoint %s, key from %s", url.hostname, config.api_key_env)
+    logger.warning("endpoint %s, key from %s", url.hostname, name)
     return key
 
 
@@ -297,25 +345,13 @@ def _default_window(config: GenerateConfig) -> int:
     return max(2 * config.concurrency, round(slots / 2))
 
 
-def _filters(config: GenerateConfig) -> tuple[Any, ...]:
-    """The usual filters, but for those left out, with the options given; further ones after them."""
-    from selfinstruct.filters.novelty import Novelty
-    from selfinstruct.filters.union import USUAL
-
-    usual = {f.kind: f for f in USUAL} | {"novelty": Novelty(threshold=config.novelty_threshold)}
-    given = {f.kind: f for f in config.filter}
-    if unknown := set(config.without) - set(usual):
-        raise UsageError(f"--without: '{unknown.pop()}' is no usual filter; those are {', '.join(usual)}")
-    return tuple(f for kind, f in (usual | given).items() if kind not in config.without)
-
-
 def _plan(config: GenerateConfig) -> Any:
     from selfinstruct.bootstrap import Plan
 
     assert config.endpoint and config.novelty_tokenizer
     return Plan(
         strategies=tuple(config.strategy),
-        filters=_filters(config),
+        filters=selected(config.filter, config.without, config.novelty_threshold),
         model=config.model,
         endpoint=config.endpoint,
         language=config.language,

@@ -76,7 +76,10 @@ CREATE TABLE candidates (         -- every task that was parsed from the complet
   instruction       TEXT NOT NULL,
   instances         TEXT NOT NULL,    -- JSON list of {input, output}
   is_classification INTEGER NOT NULL,
-  source            TEXT NOT NULL     -- JSON: strategy, model, slot, prompt_key, completion_key, demonstrations
+  source            TEXT NOT NULL,    -- JSON: strategy, model, slot, prompt_key, completion_key, demonstrations
+  rejection         TEXT,             -- JSON of rule and detail where parsing rejected it
+  screened          INTEGER NOT NULL, -- whether it was not completed, since a filter was certain to reject it
+  scores            TEXT NOT NULL     -- JSON: what judges gave it
 );
 CREATE TABLE verdicts (           -- the decision on each candidate
   position INTEGER PRIMARY KEY REFERENCES candidates (position),
@@ -378,8 +381,12 @@ class Ledger:
         ]
         for number, (c, v) in enumerate(judged, start=position):
             instances = to_json_line([asdict(i) for i in c.instances])
-            row = (number, c.id, c.instruction, instances, c.is_classification, to_json_line(asdict(c.source)))
-            statements.append(("INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?)", row))
+            rejection = c.rejection and to_json_line({"rule": c.rejection.rule, "detail": c.rejection.detail})
+            row = (
+                number, c.id, c.instruction, instances, c.is_classification, to_json_line(asdict(c.source)), rejection,
+                c.screened, to_json_line(dict(c.scores)),
+            )  # fmt: skip
+            statements.append(("INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row))
             nearest = to_json_line([asdict(n) for n in v.nearest])
             statements.append(("INSERT INTO verdicts VALUES (?, ?, ?, ?)", (number, v.rule, v.detail, nearest)))
         if closing:
@@ -430,11 +437,25 @@ class Ledger:
     def accepted(self) -> Iterator[Example]:
         """The data set so far, in order."""
         for row in self._rows(
-            "SELECT id, instruction, instances, is_classification, source, nearest FROM examples ORDER BY position"
+            "SELECT id, instruction, instances, is_classification, source, nearest, scores FROM examples"
+            " ORDER BY position"
         ):
             yield Example(
-                row[0], row[1], _instances(row[2]), bool(row[3]), source=_source(row[4]), nearest=_near(row[5])
-            )
+                row[0], row[1], _instances(row[2]), bool(row[3]), source=_source(row[4]), nearest=_near(row[5]),
+                scores=json.loads(row[6]),
+            )  # fmt: skip
+
+    def candidates(self) -> Iterator[Candidate]:
+        """All candidates, in the order of judgement."""
+        for row in self._rows(
+            "SELECT id, instruction, instances, is_classification, source, rejection, screened, scores FROM candidates"
+            " ORDER BY position"
+        ):
+            rejection = Verdict(**json.loads(row[5])) if row[5] else None
+            yield Candidate(
+                row[0], row[1], _instances(row[2]), bool(row[3]), _source(row[4]), rejection, bool(row[6]),
+                json.loads(row[7]),
+            )  # fmt: skip
 
     def rejected(self) -> Iterator[tuple[Candidate, Verdict]]:
         """The rejected candidates with their verdicts, in order."""

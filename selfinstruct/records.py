@@ -60,6 +60,7 @@ class Example:
     name: str = ""
     source: Source | None = None
     nearest: tuple[Neighbour, ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ class RunSummary:
     """What summary.json holds, plus where the run is.
 
     Attributes:
-        closed_by: "target", "saturated", "pilot", "cap", "outage", "interrupted" or "error".
+        closed_by: "target", "saturated", "pilot", "refiltered", "cap", "outage", "interrupted" or "error".
         reason: The same in words.
         strategies: Slots, judged and accepted candidates of each strategy, in order of use.
     """
@@ -195,5 +195,6 @@ def _reason(plan: Plan, state: State) -> str:
         "target": f"{plan.target} tasks are accepted",
         "pilot": f"the pilot's {plan.pause_at} tasks are accepted",
         "saturated": "the pool is saturated",
+        "refiltered": "all candidates of another run are judged again",
     }.get(state.closed_by or "", str(state.error))
     return "; ".join([end, *given_up])

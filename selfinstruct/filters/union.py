@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Discriminator
 
 from selfinstruct.filters.answer import Answer
 from selfinstruct.filters.duplicate import Duplicate
+from selfinstruct.filters.judge import Judge
 from selfinstruct.filters.keyword import Keyword
 from selfinstruct.filters.length import Length
 from selfinstruct.filters.novelty import Novelty
@@ -17,7 +18,7 @@ from selfinstruct.filters.start import Start
 from selfinstruct.specs import read_spec
 
 AnyFilter = Annotated[
-    Length | Keyword | Program | Start | Answer | Repetition | Duplicate | Novelty,
+    Length | Keyword | Program | Start | Answer | Repetition | Duplicate | Novelty | Judge,
     Discriminator("kind"),
     BeforeValidator(read_spec),
 ]
