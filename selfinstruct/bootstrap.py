@@ -11,8 +11,8 @@ import logging
 import signal
 import threading
 import unicodedata
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from random import Random
 from typing import Any
@@ -144,6 +144,11 @@ def judge(candidate: Candidate, plan: Plan, pool: Pool) -> Verdict:
     if len(pool.accepted) >= plan.target:
         return Verdict("target_reached", f"{plan.target} were wanted", case.nearest)
     return Verdict(None, nearest=case.nearest)
+
+
+def rules(judged: Iterable[tuple[Candidate, Verdict]]) -> dict[str, int]:
+    """How many candidates each rule rejected."""
+    return dict(Counter(verdict.rule for _, verdict in judged if verdict.rule))
 
 
 def slot_of(
@@ -371,7 +376,7 @@ class Bootstrap:
             judged = [(candidate, self._judge(candidate, strategy)) for candidate in candidates]
             closed_by = self._closed_by()
             n_new = len(state.pool.accepted) - n_accepted
-            slot = JudgedSlot(state.n_slots, strategy.kind, len(judged), n_new, state.saturated)
+            slot = JudgedSlot(state.n_slots, strategy.kind, len(judged), n_new, rules(judged), state.saturated)
             closing = {"slot": slot.number, "target": self._plan.target, "by": closed_by} if closed_by else None
             await self._ledger.record_slot(slot, position, judged, closing)
             state.n_judged, state.n_slots = position + len(judged), slot.number + 1

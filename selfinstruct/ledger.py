@@ -68,6 +68,7 @@ CREATE TABLE slots (              -- every judged slot, in order
   strategy     TEXT NOT NULL,
   n_candidates INTEGER NOT NULL,
   n_accepted   INTEGER NOT NULL,
+  rejected     TEXT NOT NULL,     -- JSON: how many candidates each rule rejected
   saturated    INTEGER NOT NULL   -- strategies that were saturated after it, as a bit set over their list
 );
 CREATE TABLE candidates (         -- every task that was parsed from the completions, in the order of judgement
@@ -127,7 +128,18 @@ class JudgedSlot:
     strategy: str
     n_candidates: int
     n_accepted: int
+    rejected: Mapping[str, int]
     saturated: int
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyYield:
+    """What came of a strategy: slots, candidates judged, accepted, and rejected by rule."""
+
+    slots: int
+    judged: int
+    accepted: int
+    rejected: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,15 +387,22 @@ class Ledger:
         """
         statements: list[_Statement] = [
             (
-                "INSERT INTO slots VALUES (?, ?, ?, ?, ?)",
-                (slot.number, slot.strategy, slot.n_candidates, slot.n_accepted, slot.saturated),
+                "INSERT INTO slots VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    slot.number,
+                    slot.strategy,
+                    slot.n_candidates,
+                    slot.n_accepted,
+                    to_json_line(slot.rejected),
+                    slot.saturated,
+                ),
             )
         ]
         for number, (c, v) in enumerate(judged, start=position):
             instances = to_json_line([asdict(i) for i in c.instances])
             rejection = c.rejection and to_json_line({"rule": c.rejection.rule, "detail": c.rejection.detail})
             row = (
-                number, c.id, c.instruction, instances, c.is_classification, to_json_line(asdict(c.source)), rejection,
+                number, c.id, c.instruction, instances, c.is_classification, to_json_line(c.source.as_row()), rejection,
                 c.screened, to_json_line(dict(c.scores)),
             )  # fmt: skip
             statements.append(("INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row))
@@ -409,15 +428,25 @@ class Ledger:
     def last_slots(self, n: int) -> list[JudgedSlot]:
         """The last n judged slots, in order."""
         rows = self._rows("SELECT * FROM slots ORDER BY number DESC LIMIT ?", (n,))
-        return [JudgedSlot(*row) for row in rows][::-1]
+        return [
+            JudgedSlot(number, strategy, n_candidates, n_accepted, json.loads(rejected), saturated)
+            for number, strategy, n_candidates, n_accepted, rejected, saturated in rows
+        ][::-1]
 
-    def strategies(self) -> dict[str, tuple[int, int, int]]:
-        """(slots, candidates, accepted) of each strategy, in order of first use."""
+    def strategies(self) -> dict[str, StrategyYield]:
+        """What came of each strategy, in order of first use."""
+        rejected: dict[str, dict[str, int]] = {}
+        for name, rule, n in self._rows(
+            "SELECT strategy, key, sum(value) FROM slots, json_each(rejected) GROUP BY 1, 2 ORDER BY 3 DESC, 2"
+        ):
+            rejected.setdefault(name, {})[rule] = n
         rows = self._rows(
-            "SELECT strategy, count(*), sum(n_candidates), sum(n_accepted) FROM slots GROUP BY strategy"
-            " ORDER BY min(number)"
+            "SELECT strategy, count(*), sum(n_candidates), sum(n_accepted) FROM slots GROUP BY 1 ORDER BY min(number)"
         )
-        return {name: (slots, judged, accepted) for name, slots, judged, accepted in rows}
+        return {
+            name: StrategyYield(slots, judged, accepted, rejected.get(name, {}))
+            for name, slots, judged, accepted in rows
+        }
 
     def pool(self) -> Iterator[Example]:
         """The accepted tasks so far as demonstrations need them: without source and neighbours."""

@@ -90,7 +90,7 @@ def refilter(config: RefilterConfig) -> RunSummary:
 
 
 async def _refilter(config: RefilterConfig, settings: GenerateConfig, filters: Any, seeds: Any) -> RunSummary:
-    from selfinstruct.bootstrap import Plan, judge, restore
+    from selfinstruct.bootstrap import Plan, judge, restore, rules
     from selfinstruct.ledger import JudgedSlot, Ledger
     from selfinstruct.records import Example
     from selfinstruct.run_folder import write_results
@@ -115,7 +115,7 @@ async def _refilter(config: RefilterConfig, settings: GenerateConfig, filters: A
                 if verdict.rule is None:
                     c = candidate
                     state.pool.add(Example(c.id, c.instruction, c.instances, c.is_classification))
-            slot = JudgedSlot(number, strategy, len(judged), len(state.pool.accepted) - n_before, 0)
+            slot = JudgedSlot(number, strategy, len(judged), len(state.pool.accepted) - n_before, rules(judged), 0)
             await new.record_slot(slot, state.n_judged, judged, None)
             state.n_judged, state.n_slots = state.n_judged + len(judged), number + 1
         state.closed_by = "refiltered"

@@ -47,7 +47,7 @@ class RunSummary:
     Attributes:
         closed_by: "target", "saturated", "pilot", "refiltered", "cap", "outage", "interrupted" or "error".
         reason: The same in words.
-        strategies: Slots, judged and accepted candidates of each strategy, in order of use.
+        strategies: Slots, judged, accepted and rejected candidates (by rule) of each strategy, in order of use.
     """
 
     run: str
@@ -60,7 +60,7 @@ class RunSummary:
     dataset_sha256: str
     closed_by: str
     reason: str
-    strategies: dict[str, dict[str, int]]
+    strategies: dict[str, dict[str, Any]]
 
 
 class _RunFile(BaseModel):
@@ -148,10 +148,7 @@ def write_results(run: Path, plan: Plan, ledger: Ledger, state: State, elapsed_s
         dataset_sha256=sha256_file(dataset) if dataset.is_file() else "",
         closed_by=state.closed_by or _cause(state.error),
         reason=_reason(plan, state),
-        strategies={
-            name: {"slots": slots, "judged": judged, "accepted": accepted}
-            for name, (slots, judged, accepted) in ledger.strategies().items()
-        },
+        strategies={name: asdict(figures) for name, figures in ledger.strategies().items()},
     )  # fmt: skip
     values = asdict(summary)
     del values["run"]
@@ -176,7 +173,7 @@ def _rejected_row(candidate: Candidate, verdict: Verdict) -> dict[str, Any]:
         "rule": verdict.rule,
         "detail": verdict.detail,
         "nearest": [asdict(neighbour) for neighbour in verdict.nearest],
-        "source": asdict(candidate.source),
+        "source": candidate.source.as_row(),
     }
 
 

@@ -6,13 +6,14 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from selfinstruct.errors import Error, InputError, UsageError
-from selfinstruct.ledger import SCHEMA_VERSION, BatchRequest, JudgedSlot, Ledger, only_process
+from selfinstruct.ledger import SCHEMA_VERSION, BatchRequest, JudgedSlot, Ledger, StrategyYield, only_process
 from selfinstruct.records import Candidate, Completion, Example, Instance, Neighbour, Source, Usage, Verdict
 
 SOURCE = Source("alpaca", "m", 3, "p", "c", ("seed-1",))
@@ -49,7 +50,8 @@ async def judge(
     ledger: Ledger, number: int, *judged: tuple[Candidate, Verdict], closing=None, saturated: int = 0
 ) -> None:
     n_accepted = sum(verdict.rule is None for _, verdict in judged)
-    slot = JudgedSlot(number, "alpaca", len(judged), n_accepted, saturated)
+    rejected = Counter(verdict.rule for _, verdict in judged if verdict.rule)
+    slot = JudgedSlot(number, "alpaca", len(judged), n_accepted, rejected, saturated)
     await ledger.record_slot(slot, ledger.n_judged(), judged, closing)
 
 
@@ -227,7 +229,7 @@ def test_judgement_is_kept_in_order(ledger, path):
     assert list(ledger.recent("alpaca", 1)) == [("Name a river.", None)]
     assert list(ledger.recent("self-instruct", 9)) == []
     assert [(s.number, s.n_candidates, s.n_accepted) for s in ledger.last_slots(2)] == [(1, 1, 1), (2, 0, 0)]
-    assert ledger.strategies() == {"alpaca": (3, 2, 1)}
+    assert ledger.strategies() == {"alpaca": StrategyYield(3, 2, 1, {"unparsable": 1})}
     assert query(path, "SELECT id FROM examples") == [("a",)]
 
 

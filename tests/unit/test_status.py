@@ -34,7 +34,7 @@ async def filled(ledger, cost_usd):
                     attempt, completions, 0, "instructions", {}, cost_usd, Usage(100, 20), 1.0
                 )
     judged = [(candidate(number), verdict) for number, verdict in enumerate(VERDICTS)]
-    await ledger.record_slot(JudgedSlot(0, "self-instruct", len(judged), 2, 0), 0, judged, None)
+    await ledger.record_slot(JudgedSlot(0, "self-instruct", len(judged), 2, {}, 0), 0, judged, None)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_reads_beside_an_open_ledger(run):
     ledger = Ledger(run / "ledger.sqlite")
     try:
         judged = [(candidate(9), Verdict(None))]
-        asyncio.run(ledger.record_slot(JudgedSlot(1, "self-instruct", 1, 1, 0), len(VERDICTS), judged, None))
+        asyncio.run(ledger.record_slot(JudgedSlot(1, "self-instruct", 1, 1, {}, 0), len(VERDICTS), judged, None))
         assert status(StatusConfig(run=run)).accepted == 3
     finally:
         ledger.close()
