@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from selfinstruct.recipe import RunConfig as RunConfig
     from selfinstruct.recipe import demo as demo
     from selfinstruct.recipe import run as run
-    from selfinstruct.refilter import RefilterConfig as RefilterConfig
-    from selfinstruct.refilter import refilter as refilter
+    from selfinstruct.refiltering import RefilterConfig as RefilterConfig
+    from selfinstruct.refiltering import refilter as refilter
     from selfinstruct.report_page import ReportConfig as ReportConfig
     from selfinstruct.report_page import report as report
     from selfinstruct.run_status import StatusConfig as StatusConfig
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "generation": ("generate", "GenerateConfig"),
     "run_status": ("status", "StatusConfig"),
-    "refilter": ("refilter", "RefilterConfig"),
+    "refiltering": ("refilter", "RefilterConfig"),
     "formats": ("export", "ExportConfig"),
     "report_page": ("report", "ReportConfig"),
     "checkup": ("doctor", "DoctorConfig"),

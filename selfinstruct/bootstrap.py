@@ -108,6 +108,14 @@ class Pool:
         return Case(candidate, language, lambda: self._index.nearest(candidate.instruction, k, size), duplicate)
 
 
+def pooled(candidate: Candidate) -> Example:
+    """An accepted candidate as the pool keeps it: with its source only where that says what a strategy drew for it."""
+    source = candidate.source if candidate.source.attributes else None
+    return Example(
+        candidate.id, candidate.instruction, candidate.instances, candidate.is_classification, source=source
+    )  # fmt: skip
+
+
 def normalised(text: str) -> str:
     """A text's letters and digits, in one case and one Unicode form; the text itself if it has none."""
     return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum()) or text
@@ -323,7 +331,10 @@ class Bootstrap:
         screening = screen(plan, pool, n_accepted)
         slot = slot_of(plan, strategy, number, pool.seeds, pool.accepted[:n_accepted], ask, screening)
         try:
-            self._finished[number] = strategy, await self._graded(number, await strategy.propose(slot))
+            candidates = await strategy.propose(slot)
+            if not candidates:  # an endless run without a verdict
+                raise AssertionError(f"{strategy.kind} made nothing of slot {number}, not even a rejected row")
+            self._finished[number] = strategy, await self._graded(number, candidates)
         except Exception as group:
             self._unfinished.add(number)
             error = _only(group)
@@ -387,7 +398,7 @@ class Bootstrap:
         pool = self._state.pool
         verdict = judge(candidate, self._plan, pool)
         if verdict.rule is None:
-            pool.add(Example(candidate.id, candidate.instruction, candidate.instances, candidate.is_classification))
+            pool.add(pooled(candidate))
         weight = _weight(strategy, candidate.instruction, verdict.rule)
         self._state.recent[strategy.kind].extend([verdict.rule is None] * weight)
         return verdict

@@ -22,7 +22,7 @@ GROUP = LazyGroup(
             arguments=("run",),
         ),
         "refilter": LazyCommand(
-            "selfinstruct.refilter", "refilter", "RefilterConfig",
+            "selfinstruct.refiltering", "refilter", "RefilterConfig",
             "Judge a run's candidates again with other filters; no request is made.", arguments=("run",),
         ),
         "export": LazyCommand(

@@ -27,6 +27,7 @@ class _SourceRow(_Strict):
     prompt_key: StrictStr
     completion_key: StrictStr
     demonstrations: list[StrictStr]
+    attributes: dict[StrictStr, StrictStr] = {}
 
 
 class _NeighbourRow(_Strict):
@@ -54,7 +55,7 @@ def dataset_rows(example: Example) -> Iterator[dict[str, Any]]:
             "input": instance.input,
             "output": instance.output,
             "is_classification": example.is_classification,
-            "source": example.source and asdict(example.source),
+            "source": example.source and example.source.as_row(),
             "nearest": [asdict(neighbour) for neighbour in example.nearest],
         } | ({"scores": dict(example.scores)} if example.scores else {})
 
@@ -106,8 +107,7 @@ def read_dataset(path: Path) -> list[Example]:
 
 
 def _example(row: _DatasetRow, instance: Instance) -> Example:
-    values = row.source and row.source.model_dump()
-    source = Source(**{**values, "demonstrations": tuple(values["demonstrations"])}) if values else None
+    source = Source.of_row(row.source.model_dump()) if row.source else None
     nearest = tuple(Neighbour(neighbour.id, neighbour.score) for neighbour in row.nearest)
     return Example(
         row.id, row.instruction, (instance,), row.is_classification, source=source, nearest=nearest, scores=row.scores

@@ -268,7 +268,7 @@ def _resolved(config: GenerateConfig) -> GenerateConfig:
 
     concurrency = config.concurrency or (8 if config.embedded else 32)
     values = {
-        "seeds": config.seeds or shipped("seed_tasks.jsonl"),
+        "seeds": config.seeds or _shipped_seeds(config.language),
         "base_url": None if config.embedded else config.base_url or OPENAI_URL,
         "endpoint": config.endpoint or default_endpoint(config.model),
         "concurrency": concurrency,
@@ -288,6 +288,20 @@ def _resolved(config: GenerateConfig) -> GenerateConfig:
     if config.api_key_env and not config.api_key_env.isidentifier():
         raise UsageError("--api-key-env: must be the name of an environment variable, never a key itself")
     return config.model_copy(update=values)
+
+
+def _shipped_seeds(language: str) -> Path:
+    """The shipped seed tasks of a language, or the English ones."""
+    if language == "en":
+        return shipped("seed_tasks.jsonl")
+    try:
+        return shipped(f"seed_tasks.{language}.jsonl")
+    except UsageError:
+        logger.warning(
+            "no seed tasks in '%s' are shipped; the teacher is shown the English ones. Better give your own: --seeds",
+            language,
+        )
+        return shipped("seed_tasks.jsonl")
 
 
 def _asking_for(strategy: Any, config: GenerateConfig) -> Any:

@@ -77,7 +77,7 @@ CREATE TABLE candidates (         -- every task that was parsed from the complet
   instruction       TEXT NOT NULL,
   instances         TEXT NOT NULL,    -- JSON list of {input, output}
   is_classification INTEGER NOT NULL,
-  source            TEXT NOT NULL,    -- JSON: strategy, model, slot, prompt_key, completion_key, demonstrations
+  source            TEXT NOT NULL,    -- JSON: strategy, model, slot, prompt_key, completion_key, demonstrations, ...
   rejection         TEXT,             -- JSON of rule and detail where parsing rejected it
   screened          INTEGER NOT NULL, -- whether it was not completed, since a filter was certain to reject it
   scores            TEXT NOT NULL     -- JSON: what judges gave it
@@ -449,11 +449,14 @@ class Ledger:
         }
 
     def pool(self) -> Iterator[Example]:
-        """The accepted tasks so far as demonstrations need them: without source and neighbours."""
-        for id, instruction, instances, is_classification in self._rows(
-            "SELECT id, instruction, instances, is_classification FROM examples ORDER BY position"
+        """The accepted tasks so far as `bootstrap.pooled` keeps them: without neighbours, mostly without source."""
+        for id, instruction, instances, is_classification, source in self._rows(
+            "SELECT id, instruction, instances, is_classification,"
+            " CASE WHEN source ->> 'attributes' IS NOT NULL THEN source END FROM examples ORDER BY position"
         ):
-            yield Example(id, instruction, _instances(instances), bool(is_classification))
+            yield Example(
+                id, instruction, _instances(instances), bool(is_classification), source=source and _source(source)
+            )
 
     def recent(self, strategy: str, n: int) -> Iterator[tuple[str, str | None]]:
         """(instruction, rule) of the last n candidates of a strategy, the latest first."""
@@ -630,8 +633,7 @@ def _instances(text: str) -> tuple[Instance, ...]:
 
 
 def _source(text: str) -> Source:
-    values = json.loads(text)
-    return Source(**{**values, "demonstrations": tuple(values["demonstrations"])})
+    return Source.of_row(json.loads(text))
 
 
 def _near(text: str) -> tuple[Neighbour, ...]:

@@ -31,7 +31,12 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a candidate came from, down to the request and the demonstrations shown in it."""
+    """Where a candidate came from, down to the request and the demonstrations shown in it.
+
+    Attributes:
+        demonstrations: Ids of the examples shown; of a rewritten task the one that was rewritten.
+        attributes: What its strategy drew for this one task, by name.
+    """
 
     strategy: str
     model: str
@@ -39,6 +44,17 @@ class Source:
     prompt_key: str
     completion_key: str
     demonstrations: tuple[str, ...] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+    def as_row(self) -> dict[str, Any]:
+        """As JSON values; attributes are left out where there are none."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return values if self.attributes else {name: v for name, v in values.items() if name != "attributes"}
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Source:
+        """The inverse of `as_row`, also after JSON made a list of the tuple."""
+        return cls(**{**row, "demonstrations": tuple(row["demonstrations"])})
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,15 @@ class _Read(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
+class StrategyFigures(_Read):
+    """What came of one strategy."""
+
+    slots: int
+    judged: int
+    accepted: int
+    rejected: dict[str, int]
+
+
 class RunFigures(_Read):
     """From a run's summary.json."""
 
@@ -37,6 +46,8 @@ class RunFigures(_Read):
     cost_usd: float | None
     elapsed_s: float
     closed_by: str
+    strategies: dict[str, StrategyFigures] = {}
+    diversity: dict[str, Any] = {}
 
     @property
     def candidates(self) -> int:

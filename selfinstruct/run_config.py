@@ -21,8 +21,9 @@ class GenerateConfig(Config):
     strategy: list[AnyStrategy] = Field(
         [SelfInstruct()],
         min_length=1,
-        description="How tasks come to be: self-instruct, alpaca; options as in alpaca:share=0.3. Of several, each has"
-        " its share, or without shares the next one takes over when one yields nothing new.",
+        description="How tasks come to be: self-instruct, alpaca, evol-instruct, attributed; options as in"
+        " alpaca:share=0.3. Of several, each has its share, or without shares the next one takes over when one yields"
+        " nothing new.",
         json_schema_extra={"metavar": "NAME[:OPTION=VALUE,...]"},
     )
     filter: list[AnyFilter] = Field(

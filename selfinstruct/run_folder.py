@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,7 @@ class RunSummary:
         closed_by: "target", "saturated", "pilot", "refiltered", "cap", "outage", "interrupted" or "error".
         reason: The same in words.
         strategies: Slots, judged, accepted and rejected candidates (by rule) of each strategy, in order of use.
+        diversity: Figures of the data set beside those of the seeds; see `diversity.Diversity`.
     """
 
     run: str
@@ -61,6 +62,7 @@ class RunSummary:
     closed_by: str
     reason: str
     strategies: dict[str, dict[str, Any]]
+    diversity: dict[str, Any] = field(default_factory=dict)
 
 
 class _RunFile(BaseModel):
@@ -131,6 +133,7 @@ def _warn_of_versions(before: Mapping[str, str]) -> None:
 def write_results(run: Path, plan: Plan, ledger: Ledger, state: State, elapsed_s: float) -> RunSummary:
     """Write dataset.jsonl, rejected.jsonl and summary.json from the ledger, unless they are there and whole."""
     from selfinstruct.dataset import dataset_rows
+    from selfinstruct.diversity import diversity
 
     dataset, rejected, path = run / "dataset.jsonl", run / "rejected.jsonl", run / "summary.json"
     requests = ledger.requests()
@@ -150,15 +153,27 @@ def write_results(run: Path, plan: Plan, ledger: Ledger, state: State, elapsed_s
         reason=_reason(plan, state),
         strategies={name: asdict(figures) for name, figures in ledger.strategies().items()},
     )  # fmt: skip
-    values = asdict(summary)
+    before = read_json(path) if rejected.is_file() and path.is_file() else {}
+    values = asdict(summary) | {"diversity": before.get("diversity", {})}
     del values["run"]
-    if rejected.is_file() and path.is_file() and read_json(path) == values:
-        return summary
-    write_jsonl(dataset, (row for example in ledger.accepted() for row in dataset_rows(example)))
+    if before == values:
+        return replace(summary, diversity=values["diversity"])
+    accepted = list(ledger.accepted())
+    write_jsonl(dataset, (row for example in accepted for row in dataset_rows(example)))
     write_jsonl(rejected, (_rejected_row(*judged) for judged in ledger.rejected()))
     values["dataset_sha256"] = sha256_file(dataset)
+    values["diversity"] = rounded(asdict(diversity(accepted, state.pool.seeds, plan.novelty_tokenizer)))
     write_json(path, values)
     return RunSummary(run=str(run), **values)
+
+
+def rounded(value: Any) -> Any:
+    """Figures with four digits after the point, at any depth."""
+    if isinstance(value, dict):
+        return {name: rounded(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(inner) for inner in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def _rejected_row(candidate: Candidate, verdict: Verdict) -> dict[str, Any]:

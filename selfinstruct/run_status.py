@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
 from selfinstruct.command import Config
 from selfinstruct.errors import InputError
@@ -31,6 +32,8 @@ class Status:
         tokens: Prompt and completion tokens.
         cost_usd: None when a price is unknown.
         throughput: Replies and tokens a second over the last minute.
+        strategies: Slots, judged, accepted and rejected candidates (by rule) of each strategy.
+        diversity: Figures of the data set beside those of the seeds, once the run has ended; see `diversity.Diversity`.
     """
 
     run: str
@@ -42,6 +45,8 @@ class Status:
     tokens: dict[str, int]
     cost_usd: float | None
     throughput: dict[str, float]
+    strategies: dict[str, dict[str, Any]]
+    diversity: dict[str, Any]
 
 
 class _Options(BaseModel):
@@ -74,9 +79,10 @@ def status(config: StatusConfig) -> Status:
     ledger = Ledger(path)
     try:
         requests, accepted = ledger.requests(), ledger.n_accepted()
+        ended = _ended(config.run, accepted, requests.sent)
         return Status(
             run=str(config.run),
-            state=_state(config.run, accepted, requests.sent),
+            state=ended.closed_by if ended else "unfinished",
             accepted=accepted,
             target=target,
             rejected=ledger.rules(),
@@ -87,18 +93,20 @@ def status(config: StatusConfig) -> Status:
             tokens={"prompt": requests.prompt_tokens, "completion": requests.completion_tokens},
             cost_usd=requests.cost_usd,
             throughput=asdict(ledger.throughput()),
+            strategies={name: asdict(figures) for name, figures in ledger.strategies().items()},
+            diversity=ended.diversity if ended else {},
         )  # fmt: skip
     finally:
         ledger.close()
 
 
-def _state(run: Path, accepted: int, n_sent: int) -> str:
-    """How the run ended; one that goes on still has the summary of its last end, which the ledger has left behind."""
+def _ended(run: Path, accepted: int, n_sent: int) -> RunFigures | None:
+    """Figures of an ended run; one that goes on still has those of its last end, which the ledger has left behind."""
     path = run / "summary.json"
     if not path.exists():
-        return "unfinished"
+        return None
     figures = validate(RunFigures, read_json(path), path=path)
-    return figures.closed_by if (figures.accepted, figures.requests.get("sent")) == (accepted, n_sent) else "unfinished"
+    return figures if (figures.accepted, figures.requests.get("sent")) == (accepted, n_sent) else None
 
 
 def describe(status: Status) -> str:
@@ -114,6 +122,15 @@ def describe(status: Status) -> str:
         f"  tokens    {status.tokens['prompt']} prompt, {status.tokens['completion']} completion",
         f"  cost      {cost}",
     ]
+    if len(status.strategies) > 1:
+        lines += [
+            f"  {name}: {s['accepted']} of {s['judged']} accepted in {s['slots']} slots"
+            for name, s in status.strategies.items()
+        ]
     if rate := status.throughput["requests_per_s"]:
         lines.append(f"  now       {rate:.1f} requests/s, {status.throughput['tokens_per_s']:.0f} tokens/s")
+    if status.diversity:
+        from selfinstruct.diversity import Diversity, describe_diversity
+
+        lines += ["", describe_diversity(TypeAdapter(Diversity).validate_python(status.diversity))]
     return "\n".join(lines)

@@ -108,7 +108,7 @@ def read_tasks(paths: Sequence[Path]) -> list[TaskItem]:
         InputError: For a missing or broken file, a wrong field, a repeated id, or no item at all.
     """
     items: dict[str, TaskItem] = {}
-    for path in _files(paths):
+    for path in task_files(paths):
         for row in _rows(path):
             for item in _items(row):
                 if item.id in items:
@@ -120,7 +120,8 @@ def read_tasks(paths: Sequence[Path]) -> list[TaskItem]:
     return list(items.values())
 
 
-def _files(paths: Sequence[Path]) -> Iterator[Path]:
+def task_files(paths: Sequence[Path]) -> Iterator[Path]:
+    """The files among paths, and those in folders among them that `read_tasks` would read, by name."""
     for path in paths:
         if path.is_dir():
             yield from sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -120,14 +121,14 @@ def numbered_list(prompt: str, task: str, draw: Draw, length: int) -> str:
 
 def asked_list(prompt: str, task: str, draw: Draw, length: int) -> str:
     """A list with its own numbers, after a sentence, as chat models answer."""
-    first, last = map(int, re.findall(r"write tasks (\d+) to (\d+)", prompt)[-1])
+    first, last = map(int, re.findall(r"(?:write tasks|写出第) (\d+) (?:to|到第) (\d+)", prompt)[-1])
     last = min(last, first + length - 1)
     return "Here they are:\n\n" + "\n".join(f"{i}. {draw()}" for i in range(first, last + 1))
 
 
 def alpaca_list(prompt: str, task: str, draw: Draw, length: int) -> str:
     """Blocks of instruction, input and output, as Stanford Alpaca's prompt asks; every third task has no input."""
-    first = int(re.findall(r"(\d+)\s*\.\s*Instruction:\s*$", prompt)[0])
+    first = int(re.findall(r"(\d+)\s*\.\s*(?:Instruction:|指令：)\s*$", prompt)[0])
     blocks = []
     for number in range(first, first + length):
         text = draw()
@@ -138,22 +139,45 @@ def alpaca_list(prompt: str, task: str, draw: Draw, length: int) -> str:
     return "###\n".join(blocks)
 
 
+def json_list(prompt: str, task: str, draw: Draw, length: int) -> str:
+    """Tasks as JSON, whole ones where the prompt shows such."""
+    n = int((re.findall(r"the other (\d+) tasks", prompt) or [length])[0])
+    texts = [draw() for _ in range(min(n, length))]
+    cases = [dict(zip(("instruction", "input", "output"), (text, *_case(text)), strict=True)) for text in texts]
+    return json.dumps({"tasks": cases if '{"instruction"' in prompt else texts})
+
+
 def yes_or_no(prompt: str, task: str, draw: Draw, length: int) -> str:
     """Whether the last task is a classification task."""
-    return " Yes" if task.startswith(LABELLING) else " No"
+    yes, no = (" 是", " 否") if "分类" in prompt else (" Yes", " No")
+    return yes if task.startswith(LABELLING) else no
 
 
 def labelled_cases(prompt: str, task: str, draw: Draw, length: int) -> str:
     """Cases of a classification task, class label first."""
-    input, _ = _case(task)
-    label = Random(task).choice(("Positive", "Negative"))
-    return f"{'' if prompt.endswith('Class label:') else 'Class label:'} {label}\nInput: {input}"
+    input, other = _case(task)
+    label, other_label = Random(task).sample(("Positive", "Negative"), 2)
+    further = f"\nClass label: {other_label}\nInput: {other}" if re.search(SEVERAL, prompt) else ""
+    return f"{'' if prompt.endswith('Class label:') else 'Class label:'} {label}\nInput: {input}{further}"
 
 
 def worked_case(prompt: str, task: str, draw: Draw, length: int) -> str:
     """One case of a task, input first."""
     input, output = _case(task)
-    return f"{'' if prompt.endswith('Input:') else 'Input:'} {input}\nOutput: {output}"
+    head = "Example 1\nInput:" if prompt.endswith("\n") else "" if prompt.endswith("Input:") else "Input:"
+    further = f"\nExample 2\nInput: {output}\nOutput: {input}" if re.search(SEVERAL, prompt) else ""
+    return f"{head} {input}\nOutput: {output}{further}"
+
+
+def rewritten_task(prompt: str, task: str, draw: Draw, length: int) -> str:
+    """A task in place of the one that the prompt gives, as Evol-Instruct asks."""
+    text = draw()
+    return f" {text}\nInput: {_case(text)[0]}"
+
+
+def equal_or_not(prompt: str, task: str, draw: Draw, length: int) -> str:
+    """Whether a rewritten task equals the one before; one in eight does."""
+    return "Yes." if Random(prompt).random() < 1 / 8 else "No."
 
 
 def plain(prompt: str, task: str, draw: Draw, length: int) -> str:
@@ -161,14 +185,19 @@ def plain(prompt: str, task: str, draw: Draw, length: int) -> str:
     return _case(prompt)[1]
 
 
+SEVERAL = r"\bup to \d|several where|for each possible label"  # in a prompt that asks for more than one case
+
 # The first expression found in the last message decides; (?i) and (?s) as needed.
 ANSWERS: tuple[tuple[str, Callable[[str, str, Draw, int], str]], ...] = (
-    (r"\d+\s*\.\s*Instruction:\s*$", alpaca_list),
+    (r"\d+\s*\.\s*(?:Instruction:|指令：)\s*$", alpaca_list),
+    (r"with JSON only: .*$", json_list),
     (r"(?:^|\n)\s*\d+\s*\.\s*$", numbered_list),
-    (r"write tasks \d+ to \d+", asked_list),
-    (r"(?i)is it classification\?( answer yes or no\.)?\s*$", yes_or_no),
-    (r"Class label:$", labelled_cases),
-    (r"Input:$", worked_case),
+    (r"write tasks \d+ to \d+|写出第 \d+ 到第 \d+", asked_list),
+    (r"(?i)(is it classification\?( answer yes or no\.)?|这是分类任务吗？(请回答“是”或“否”。)?)\s*$", yes_or_no),
+    (r"(?s)(Class label:|类别：)$|Class label:.*\nTask: [^\n]*\n$", labelled_cases),
+    (r"(Input:|输入：)$|\nTask: [^\n]*\n$", worked_case),
+    (r"(?:Rewritten|New) task, in the same form[^\n]*\nInstruction:$", rewritten_task),
+    (r"Are the two tasks equal\? Answer Yes or No\.$", equal_or_not),
     (r"", plain),
 )
 
@@ -181,6 +210,6 @@ def answer(prompt: str, draw: Draw, length: int) -> str:
         draw: Gives one instruction a call.
         length: Most entries of a list.
     """
-    task = (re.findall(r"(?i)\btask:[ \t]*([^\n]*)", prompt) or [prompt])[-1]
+    task = (re.findall(r"(?i)(?:\btask:|任务：)[ \t]*([^\n]*)", prompt) or [prompt])[-1]
     function = next(function for pattern, function in ANSWERS if re.search(pattern, prompt))
     return function(prompt, task, draw, length)

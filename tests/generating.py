@@ -38,7 +38,7 @@ class FreshServer:
 
 
 def arguments(out: Path, base_url: str, **flags: Any) -> list[str]:
-    """The command line of a run; a flag of None is left out, one of True stands alone."""
+    """The command line of a run; a flag of None is left out, one of True stands alone, one of a tuple is repeated."""
     defaults = {
         "model": "m", "base_url": base_url, "api_key_env": "", "num_instructions": 30, "concurrency": 8, "window": 3,
         "outage_s": 5,
@@ -46,7 +46,8 @@ def arguments(out: Path, base_url: str, **flags: Any) -> list[str]:
     command = ["generate", "--out", str(out)]
     for name, value in {**defaults, **flags}.items():
         flag = f"--{name.replace('_', '-')}"
-        command += [] if value is None else [flag] if value is True else [flag, str(value)]
+        for one in value if isinstance(value, tuple) else (value,):
+            command += [] if one is None else [flag] if one is True else [flag, str(one)]
     return command
 
 

@@ -1,25 +1,36 @@
-"""What the usual filters say, for tests: of an instruction by itself, and of instances by themselves."""
+"""What filters say, for tests: the usual ones of an instruction by itself and of instances, or one of a whole task."""
 
 from __future__ import annotations
 
-from selfinstruct.filters import Case
+from selfinstruct.filters import Case, Filter
 from selfinstruct.filters.union import USUAL
 from selfinstruct.records import Candidate, Instance, Source, Verdict
 
 SOURCE = Source("alpaca", "m", 0, "p", "c")
 
 
-def _first(instruction: str, instances: tuple[Instance, ...], language: str, by_instruction: bool) -> Verdict | None:
-    case = Case(Candidate("x", instruction, instances, False, SOURCE), language)
-    filters = (f for f in USUAL if f.by_instruction == by_instruction)
-    return next((verdict for f in filters if (verdict := f.judge(case))), None)
+def case_of(instruction: str, instances: tuple[Instance, ...] = (), language: str = "en") -> Case:
+    """A candidate in an empty pool."""
+    return Case(Candidate("x", instruction, instances, False, SOURCE), language)
 
 
 def judge_instruction(instruction: str, language: str = "en") -> Verdict | None:
     """The first objection to an instruction, in an empty pool."""
-    return _first(instruction, (), language, by_instruction=True)
+    case = case_of(instruction, language=language)
+    return next((verdict for f in USUAL if f.by_instruction and (verdict := f.judge(case))), None)
 
 
-def judge_instances(instances: tuple[Instance, ...], language: str = "en") -> Verdict | None:
+def judge_instances(
+    instances: tuple[Instance, ...], language: str = "en", instruction: str = "Name a river of Asia."
+) -> Verdict | None:
     """The first objection to the instances of a task whose instruction is fine."""
-    return _first("Name a river of Asia.", instances, language, by_instruction=False)
+    case = case_of(instruction, instances, language)
+    return next((verdict for f in USUAL if (verdict := f.judge(case))), None)
+
+
+def rule_of(
+    one: Filter, instruction: str, output: str = "An answer.", input: str = "", language: str = "en"
+) -> str | None:
+    """The rule by which one filter rejects a task with one instance; None where it has no objection."""
+    verdict = one.judge(case_of(instruction, (Instance(input, output),), language))
+    return verdict.rule if verdict else None

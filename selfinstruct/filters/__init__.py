@@ -25,12 +25,14 @@ class Case:
         language: Of the run, ISO 639-1.
         find_nearest: Gives the most similar instructions in the pool, highest first; costly.
         find_duplicate: Gives the id of a task in the pool with the same instruction, case and punctuation aside.
+        find_nearest_task: As `find_nearest`, but by instruction and first input together.
     """
 
     candidate: Candidate
     language: str
     find_nearest: Callable[[], tuple[Neighbour, ...]] = tuple
     find_duplicate: Callable[[], str | None] = lambda: None
+    find_nearest_task: Callable[[], tuple[Neighbour, ...]] = tuple
 
     @property
     def instruction(self) -> str:
@@ -47,12 +49,18 @@ class Case:
         """The most similar instructions in the pool, highest first."""
         return self.find_nearest()
 
+    @cached_property
+    def nearest_task(self) -> tuple[Neighbour, ...]:
+        """The most similar tasks in the pool by instruction and first input together, highest first."""
+        return self.find_nearest_task()
+
 
 class Filter(Spec, abc.ABC):
     """One decision on a candidate.
 
-    `by_instruction` says that the instruction alone decides, and that a rejection stays one while the pool grows: such
-    a task is not completed, so that nothing is paid for what is certain to be thrown away.
+    `by_instruction` says that the instruction alone may be enough to object, for good: such an objection stands
+    whatever instances follow and however the pool grows. The task is then not completed, so that nothing is paid for
+    what is certain to be thrown away. Such a filter is asked without instances first, and again with those that came.
     """
 
     by_instruction: ClassVar[bool] = False

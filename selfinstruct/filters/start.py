@@ -11,8 +11,8 @@ from selfinstruct.records import Verdict
 class Start(Filter):
     """Starts with punctuation, so most likely the tail of something else (Self-Instruct).
 
-    Quotation marks and brackets may open an instruction here; the originals refuse them too. In English runs the first
-    character has to be ASCII, as in both originals.
+    Quotation marks and brackets may open an instruction here; the originals refuse them too, and in English whatever
+    begins outside ASCII, which `language` judges by the whole text instead.
     """
 
     kind: Literal["start"] = "start"
@@ -21,7 +21,8 @@ class Start(Filter):
     def judge(self, case: Case) -> Verdict | None:
         """By the first character of the instruction."""
         first = case.instruction[:1]
-        if not (first.isalnum() or first in "\"'([{“‘«„¿¡「『《"):
-            return Verdict("punctuation", f"starts with '{first}'")
-        foreign = case.language == "en" and not first.isascii()
-        return Verdict("language", f"starts with '{first}'") if foreign else None
+        return (
+            None
+            if first.isalnum() or first in "\"'([{“‘«„¿¡「『《"
+            else Verdict("punctuation", f"starts with '{first}'")
+        )

@@ -7,7 +7,7 @@ A strategy is options and an async function of what a slot is handed: its random
 from __future__ import annotations
 
 import abc
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -63,10 +63,12 @@ class Slot:
         demonstrations: tuple[str, ...] = (),
         rejection: Verdict | None = None,
         screened: bool = False,
+        attributes: Mapping[str, str] | None = None,
     ) -> Candidate:
         """A candidate that stands at a place of a completion."""
         source = Source(
-            self.strategy, self.model, self.number, completion.prompt_key, completion.key, demonstrations
+            self.strategy, self.model, self.number, completion.prompt_key, completion.key, demonstrations,
+            attributes or {},
         )  # fmt: skip
         id = f"{self.strategy}-{digest([completion.key, index])}"
         return Candidate(id, instruction, instances, is_classification, source, rejection, screened)
@@ -109,7 +111,9 @@ class Strategy(Spec, abc.ABC):
         """The requests that a slot makes, by kind."""
 
 
-def unparsable(slot: Slot, completion: Completion, demonstrations: tuple[str, ...]) -> Candidate:
+def unparsable(
+    slot: Slot, completion: Completion, demonstrations: tuple[str, ...], attributes: Mapping[str, str] | None = None
+) -> Candidate:
     """The one rejected row of a reply without any task in it."""
     reason = {
         "error": f"the endpoint refused the request: {completion.error}",
@@ -117,4 +121,7 @@ def unparsable(slot: Slot, completion: Completion, demonstrations: tuple[str, ..
         "length": "cut by the token limit before the first task; a reasoning model may need more --thinking-tokens",
     }.get(completion.finish_reason, "no task found")
     detail = f"{reason}: {completion.text[:200]!r}" if completion.text else reason
-    return slot.candidate(completion, 0, "", demonstrations=demonstrations, rejection=Verdict("unparsable", detail))
+    rejection = Verdict("unparsable", detail)
+    return slot.candidate(
+        completion, 0, "", demonstrations=demonstrations, rejection=rejection, attributes=attributes
+    )  # fmt: skip

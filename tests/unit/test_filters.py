@@ -54,6 +54,8 @@ def words(n: int) -> str:
         ('"To be or not to be": who said it?', None),
         ("(Optional) Sort these five words.", None),
         ("Über Äpfel soll geschrieben werden.", "language"),
+        ("Ångström units measure what?", None),  # the first character tells nothing of the language
+        ("Send an e-mail to Bob about lunch.", "tools"),
         ("3 apples cost how much?", None),
     ],
 )
@@ -64,7 +66,7 @@ def test_instructions(instruction, expected):
 def test_detail_names_what_was_found():
     verdict = judge_instruction("Show me a Picture of Rome.", "en")
     assert verdict is not None
-    assert (verdict.rule, verdict.detail) == ("keyword", "'picture'")
+    assert (verdict.rule, verdict.detail) == ("keyword", "'show me a picture'")
     verdict = judge_instruction("Too short", "en")
     assert verdict is not None
     assert verdict.detail == "2 words, at least 4 wanted"

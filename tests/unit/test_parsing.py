@@ -6,13 +6,13 @@ import pytest
 
 from selfinstruct.parsing import (
     Block,
-    input_first,
     is_yes,
+    labelled_instances,
     numbered_items,
-    output_first,
     real_input,
     task_blocks,
     without_thinking,
+    worked_instances,
 )
 from selfinstruct.records import Instance
 
@@ -133,7 +133,7 @@ def test_yes(text, yes):
     ],
 )
 def test_input_first(text, expected):
-    assert input_first(text) == expected
+    assert next(iter(worked_instances(text)), None) == expected
 
 
 @pytest.mark.parametrize(
@@ -156,13 +156,13 @@ def test_input_first(text, expected):
     ],
 )
 def test_output_first(text, expected):
-    assert output_first(text) == expected
+    assert next(iter(labelled_instances(text)), None) == expected
 
 
 def test_a_class_label_that_is_repeated_as_output_is_no_part_of_the_input():
-    assert output_first("Class label: Spam\nInput: Win now\nOutput: Spam") == Instance("Win now", "Spam")
-    assert output_first("Class label: Spam\nInput: Win now\nOutput: spam.\n\nMore") == Instance("Win now", "Spam")
-    assert output_first("Class label: Spam\nOutput: Spam") == Instance("", "Spam")
+    assert labelled_instances("Class label: Spam\nInput: Win now\nOutput: Spam") == [Instance("Win now", "Spam")]
+    assert labelled_instances("Class label: Spam\nInput: Win\nOutput: spam.\n\nMore") == [Instance("Win", "Spam")]
+    assert labelled_instances("Class label: Spam\nOutput: Spam") == [Instance("", "Spam")]
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_blocks(text):
         ("", []),
         ("###\n\n###", []),
         (" Add it.", [Block("Add it.", ())]),
-        (" Add it.\n4. Input: 2\n4. Out", [Block("Add it.", ())]),
+        (" Add it.\n4. Input: 2\n4. Out", [Block("Add it.", (Instance("2\n4. Out", ""),))]),
         (" A.\n4. Output: 1\n5. Instruction: B.\n6. Instruction: C.\n6. Output: 3",
          [Block("A.", (Instance("", "1"),)), Block("B.", ()), Block("C.", (Instance("", "3"),))]),
         (" A.\n###\n5. Instruction: B.\n5. Output: 2", [Block("A.", ()), Block("B.", (Instance("", "2"),))]),
