@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+import orjson
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -185,7 +186,7 @@ def refuse_to_replace(path: Path, overwrite: bool) -> None:
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Write a file that appears under its name complete and on disk, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
         try:
             yield file
             file.flush()
@@ -203,6 +204,12 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left of `atomic_file`; only while no other process writes into the folder."""
+    for path in folder.glob(".*.*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def hold(file: IO[Any], folder: Path) -> None:
@@ -243,8 +250,10 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def to_json_line(value: Any) -> str:
     """Compact JSON text of a value, non-ASCII kept; lone surrogates are replaced, since UTF-8 has none."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "replace").decode()
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # half an emoji, a huge number
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace").decode()
 
 
 def sha256_file(path: Path) -> str:

@@ -154,10 +154,11 @@ async def _run(config: GenerateConfig, plan: Any, state: Any, ledger: Any, price
 
 
 def _teacher(config: GenerateConfig, server: Any, ledger: Any, budget: Any, config_key: str) -> Any:
-    from selfinstruct.batches import BatchTeacher
     from selfinstruct.teacher import DirectTeacher
 
     if config.batch:
+        from selfinstruct.batches import BatchTeacher
+
         return BatchTeacher(server, ledger, budget, config_key, config.batch_poll_s)
     if ledger.open_batches():
         raise UsageError(

@@ -16,8 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from selfinstruct.errors import Error, InputError
-from selfinstruct.files import hold, to_json_line
+from selfinstruct.files import hold, remove_unfinished, to_json_line
 from selfinstruct.records import Candidate, Completion, Example, Instance, Neighbour, Source, Usage, Verdict
 
 SCHEMA_VERSION = 2
@@ -152,6 +154,7 @@ def only_process(run: Path) -> Iterator[None]:
     """
     with open(run / ".lock", "a") as file:
         hold(file, run)
+        remove_unfinished(run)
         yield
 
 
@@ -286,6 +289,16 @@ class Ledger:
             sent, completed, sent - completed - unanswered, failed, lost, None if unpriced else cost,
             prompt_tokens, completion_tokens,
         )  # fmt: skip
+
+    def taken(self, judged: bool) -> tuple[int, int, int, float | None]:
+        """(requests, prompt tokens, completion tokens, US dollars) of all replies to judged slots, or to later ones."""
+        n, prompt_tokens, completion_tokens, unpriced, cost = self._row(
+            "SELECT count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0),"
+            " coalesce(sum(cost_usd IS NULL), 0), coalesce(sum(cost_usd), 0.0) FROM attempts"
+            " WHERE outcome = 'completed' AND (slot <= (SELECT coalesce(max(number), -1) FROM slots)) = ?",
+            (judged,),
+        )
+        return n, prompt_tokens, completion_tokens, None if unpriced else cost
 
     def reserved_usd(self) -> float:
         """What is reserved for requests whose outcome is open, and part of the cost above."""
@@ -576,13 +589,13 @@ def _converted(error: sqlite3.Error, path: Path) -> Error:
 
 
 def _instances(text: str) -> tuple[Instance, ...]:
-    return tuple(Instance(**instance) for instance in json.loads(text))
+    return tuple(Instance(**instance) for instance in orjson.loads(text))
 
 
 def _source(text: str) -> Source:
-    values = json.loads(text)
+    values = orjson.loads(text)
     return Source(**{**values, "demonstrations": tuple(values["demonstrations"])})
 
 
 def _near(text: str) -> tuple[Neighbour, ...]:
-    return tuple(Neighbour(**neighbour) for neighbour in json.loads(text))
+    return tuple(Neighbour(**neighbour) for neighbour in orjson.loads(text))
