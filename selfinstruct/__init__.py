@@ -30,10 +30,13 @@ if TYPE_CHECKING:
     from selfinstruct.report_page import report as report
     from selfinstruct.run_status import StatusConfig as StatusConfig
     from selfinstruct.run_status import status as status
+    from selfinstruct.templating import TemplatesConfig as TemplatesConfig
+    from selfinstruct.templating import templates as templates
 
 _HOMES = {
     "generation": ("generate", "GenerateConfig"),
     "run_status": ("status", "StatusConfig"),
+    "templating": ("templates", "TemplatesConfig"),
     "refiltering": ("refilter", "RefilterConfig"),
     "formats": ("export", "ExportConfig"),
     "report_page": ("report", "ReportConfig"),

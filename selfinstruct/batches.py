@@ -21,9 +21,10 @@ import openai
 import orjson
 
 from selfinstruct.budget import Budget
-from selfinstruct.endpoint import Reply, Server, make_client, of_status, read_json, redacted, refused, reply_of
+from selfinstruct.endpoint import Reply, Server, is_loopback, of_status, read_json, redacted, refused, reply_of
 from selfinstruct.errors import CapReached, Error, PermanentError, StoppedEarly, TransientError, UsageError
 from selfinstruct.ledger import BatchRequest, Ledger
+from selfinstruct.pacing import Stopped
 from selfinstruct.records import Completion, Prompt, Usage
 from selfinstruct.teacher import Teacher, refusal
 
@@ -59,12 +60,13 @@ class BatchTeacher(Teacher):
 
     def __init__(self, server: Server, ledger: Ledger, budget: Budget, config_key: str, poll_s: float) -> None:
         super().__init__(server, ledger, budget, config_key)
-        self._client = make_client(server)
+        self._client = _make_client(server)
         self._poll_s = poll_s
         self._asked: dict[str, _Asked] = {}
         self._more = asyncio.Event()
         self._n_open = self._n_fruitless = 0
         self._scope = anyio.CancelScope()
+        self._making = anyio.CancelScope(shield=True)
         self._driver: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> BatchTeacher:
@@ -99,12 +101,13 @@ class BatchTeacher(Teacher):
         return None
 
     def stop(self) -> None:
-        """Send nothing new and wait for nothing: a batch goes on without us."""
-        self._stopped = True
+        """Send nothing new and wait for nothing but a call that makes a batch: the batch goes on without us."""
+        super().stop()
         self._scope.cancel()
 
     def abort(self) -> None:
-        """As `stop`."""
+        """Send nothing new, and wait for nothing."""
+        self._making.shield = False
         self.stop()
 
     async def _ask(
@@ -122,7 +125,7 @@ class BatchTeacher(Teacher):
         """Make batches of what is asked until stopped; what ends it ends all that wait."""
         try:
             with self._scope:
-                for batch, name in self._ledger.open_batches():
+                for batch, name in self._ledger.open_batches(self._config_key):
                     await self._take_up(batch, name)
                 while True:
                     await self._gather()
@@ -182,20 +185,18 @@ class BatchTeacher(Teacher):
     async def _make(self, chunk: Sequence[tuple[BatchRequest, bytes]]) -> tuple[int, str]:
         """Record, upload and start a batch; gives its number and the endpoint's name for it."""
         data = b"\n".join(line for _, line in chunk) + b"\n"
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True) as self._making:
             if not self._ledger.fact("mark"):
                 await self._ledger.record_fact("mark", secrets.token_hex(8))
-            batch = await self._ledger.begin_batch([request for request, _ in chunk])
+            batch = await self._ledger.begin_batch(self._config_key, [request for request, _ in chunk])
             self._n_open = len(chunk)
             try:
-                file = await self._called(
-                    lambda: self._client.files.create(file=("requests.jsonl", io.BytesIO(data)), purpose="batch")
-                )
-            except Error as error:
-                await self._give_up(batch, str(error), Usage(0, 0))
+                file = await self._called(lambda: self._upload(data))
+            except (Error, Stopped) as error:
+                await self._give_up(batch, str(error) or "stopped", Usage(0, 0))
                 raise
             try:
-                name = str((await self._called(self._starting(batch, file.id))).id)
+                name = await self._called(self._starting(batch, file))
             except StoppedEarly:  # it may have been made all the same: the next process looks for it
                 raise
             except Error as error:
@@ -205,32 +206,37 @@ class BatchTeacher(Teacher):
         logger.info("batch %s: %d requests", name, len(chunk))
         return batch, name
 
-    def _starting(self, batch: int, file: str) -> Callable[[], Awaitable[Any]]:
+    async def _upload(self, data: bytes) -> str:
+        file = await self._client.files.create(file=("requests.jsonl", io.BytesIO(data)), purpose="batch")
+        return file.id
+
+    def _starting(self, batch: int, file: str) -> Callable[[], Awaitable[str]]:
         """Makes the batch; at a second try it first looks whether the one before did, whose reply got lost."""
         tried = False
 
-        async def start() -> Any:
+        async def start() -> str:
             nonlocal tried
             if tried and (found := await self._find(batch)):
                 return found
             tried = True
-            return await self._client.batches.create(
+            made = await self._client.batches.create(
                 input_file_id=file,
                 endpoint="/v1/chat/completions" if self._server.endpoint == "chat" else "/v1/completions",
                 completion_window="24h",
                 metadata={_MARK: self._mark(batch)},
             )
+            return made.id
 
         return start
 
     def _mark(self, batch: int) -> str:
         return f"{self._ledger.fact('mark')}/{batch}"
 
-    async def _find(self, batch: int) -> Any:
-        """The endpoint's batch with our mark, if there is one."""
+    async def _find(self, batch: int) -> str | None:
+        """The endpoint's name of the batch with our mark, if there is one."""
         async for found in self._client.batches.list(limit=100):
             if (found.metadata or {}).get(_MARK) == self._mark(batch):
-                return found
+                return found.id
         return None
 
     async def _take_up(self, batch: int, name: str | None) -> None:
@@ -238,15 +244,14 @@ class BatchTeacher(Teacher):
         self._n_open = len(self._ledger.open_requests(batch))
         if name is None:
             try:
-                found = await self._called(lambda: self._find(batch))
+                name = await self._called(lambda: self._find(batch))
             except UsageError:  # the endpoint cannot list batches
                 logger.warning("%d request(s) of a batch were lost; they may have been billed", self._n_open)
                 await self._give_up(batch, "its name was never learnt", Usage())
                 return
-            if found is None:
+            if name is None:
                 await self._give_up(batch, "the batch was never made", Usage(0, 0))
                 return
-            name = str(found.id)
             await self._ledger.name_batch(batch, name)
         logger.warning("batch %s of an earlier process: collecting its %d request(s)", name, self._n_open)
         await self._collect(batch, name)
@@ -265,7 +270,7 @@ class BatchTeacher(Teacher):
         """Wait for a batch and store what it brought."""
         started = time.monotonic()
         while True:
-            found = await self._called(lambda: self._client.batches.retrieve(name))
+            found = await self._called(lambda: self._state(name))
             if found.status in _ENDED:
                 break
             await anyio.sleep(self._poll_s)
@@ -273,7 +278,8 @@ class BatchTeacher(Teacher):
         for file in filter(None, (found.output_file_id, found.error_file_id)):
             lines |= await self._called(lambda id=file: self._download(id))  # type: ignore[misc]
         with anyio.CancelScope(shield=True):
-            requests = self._ledger.open_requests(batch)
+            # Replies first: they show that the refusals are not of the way of asking.
+            requests = sorted(self._ledger.open_requests(batch), key=lambda r: not _answers(lines.get(r.prompt_key)))
             seconds = time.monotonic() - started
             outcomes = await asyncio.gather(*(self._store(r, lines, found.status, seconds) for r in requests))
             await self._ledger.end_batch(batch, found.status)
@@ -293,6 +299,12 @@ class BatchTeacher(Teacher):
                 f"{_MAX_FRUITLESS} batches in a row brought no reply (the last: {errors[-1]}); everything so far is"
                 " kept, and the same command resumes"
             )
+
+    async def _state(self, name: str) -> openai.types.Batch:
+        found = await self._client.batches.retrieve(name)
+        if not found.status:
+            raise ValueError("no status")
+        return found
 
     async def _download(self, file: str) -> dict[str, Any]:
         """The lines of a result file by the key of their prompt."""
@@ -346,14 +358,17 @@ class BatchTeacher(Teacher):
         """
         if line is None:
             raise TransientError(f"no result in a batch that is {status}", refused=status != "completed")
-        response = line.get("response") or {}
-        values = response.get("body")
-        if line.get("error") or not values:
-            said = redacted(str((line.get("error") or {}).get("message") or "no reply"), self._server)
-            raise TransientError(said, refused=True)
-        if response.get("status_code") != 200:
-            error = values.get("error") if isinstance(values, dict) else None
-            raise of_status(int(response.get("status_code") or 500), error, str(values), {}, self._server)
+        try:
+            response = line.get("response") or {}
+            values = response.get("body")
+            if line.get("error") or not values:
+                said = redacted(str((line.get("error") or {}).get("message") or "no reply"), self._server)
+                raise TransientError(said, refused=True)
+            if response.get("status_code") != 200:
+                error = values.get("error") if isinstance(values, dict) else None
+                raise of_status(int(response.get("status_code") or 500), error, str(values), {}, self._server)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise TransientError(f"malformed result ({type(error).__name__})") from error
         return reply_of(values, self._server)
 
     async def _called(self, call: Callable[[], Awaitable[ResultT]]) -> ResultT:
@@ -365,6 +380,8 @@ class BatchTeacher(Teacher):
             except openai.OpenAIError as error:
                 # Not chained: the client's error may echo the key, which a traceback would show.
                 raise self._converted(error) from None
+            except (ValueError, AttributeError) as error:  # no JSON, or not that of the API
+                raise TransientError(f"malformed reply ({type(error).__name__})") from error
             self._last_reply = time.monotonic()
             return result
 
@@ -382,3 +399,21 @@ class BatchTeacher(Teacher):
         if isinstance(error, openai.APIStatusError):
             return refused(error.status_code, error.response.content, error.response.headers, self._server)
         return TransientError(redacted(f"{error} {error.__cause__ or ''}".strip(), self._server))
+
+
+def _answers(line: Any) -> bool:
+    """Whether a line of the results holds a reply."""
+    response = line.get("response") if isinstance(line, dict) else None
+    return isinstance(response, dict) and response.get("status_code") == 200
+
+
+def _make_client(server: Server) -> openai.AsyncOpenAI:
+    """The openai package's client of an endpoint, without retries of its own."""
+    return openai.AsyncOpenAI(
+        base_url=server.base_url,
+        api_key=server.api_key or "none",  # the client would look for OPENAI_API_KEY by itself when none is given
+        max_retries=0,
+        timeout=server.timeout_s,
+        # A proxy of the environment is for other machines.
+        http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False, trust_env=not is_loopback(server.base_url)),
+    )

@@ -22,6 +22,7 @@ import anyio
 from selfinstruct.errors import Error, Interrupted
 from selfinstruct.filters import Case, Filter
 from selfinstruct.filters.judge import Judge
+from selfinstruct.filters.novelty import Novelty
 from selfinstruct.ledger import JudgedSlot, Ledger
 from selfinstruct.novelty import NoveltyIndex, Tokenizer
 from selfinstruct.pacing import Stopped
@@ -76,12 +77,19 @@ class Plan:
 
 
 class Pool:
-    """Seeds and accepted tasks, with the novelty index over their instructions."""
+    """Seeds and accepted tasks, with the novelty index over their instructions, and one over instruction and input.
 
-    def __init__(self, seeds: Sequence[Example], tokenizer: Tokenizer) -> None:
+    Args:
+        seeds: Hand-written tasks.
+        tokenizer: Of the indexes.
+        whole_tasks: Whether the second index is wanted.
+    """
+
+    def __init__(self, seeds: Sequence[Example], tokenizer: Tokenizer, whole_tasks: bool = False) -> None:
         self.seeds = tuple(seeds)
         self.accepted: list[Example] = []
         self._index = NoveltyIndex(tokenizer)
+        self._tasks = NoveltyIndex(tokenizer) if whole_tasks else None
         self._places: dict[str, int] = {}  # of the first task with an instruction, letters and digits alone
         self._ids: list[str] = []
         for seed in seeds:
@@ -94,6 +102,8 @@ class Pool:
 
     def _add(self, example: Example) -> None:
         self._index.add(example.id, example.instruction)
+        if self._tasks:
+            self._tasks.add(example.id, _whole(example))
         self._places.setdefault(normalised(example.instruction), len(self._ids))
         self._ids.append(example.id)
 
@@ -105,7 +115,13 @@ class Pool:
             place = self._places.get(normalised(candidate.instruction))
             return None if place is None or (size is not None and place >= size) else self._ids[place]
 
-        return Case(candidate, language, lambda: self._index.nearest(candidate.instruction, k, size), duplicate)
+        return Case(
+            candidate,
+            language,
+            lambda: self._index.nearest(candidate.instruction, k, size),
+            duplicate,
+            lambda: self._tasks.nearest(_whole(candidate), k, size) if self._tasks else (),
+        )
 
 
 def pooled(candidate: Candidate) -> Example:
@@ -114,6 +130,11 @@ def pooled(candidate: Candidate) -> Example:
     return Example(
         candidate.id, candidate.instruction, candidate.instances, candidate.is_classification, source=source
     )  # fmt: skip
+
+
+def _whole(task: Example | Candidate) -> str:
+    """Instruction and first input."""
+    return " ".join([task.instruction, *(instance.input for instance in task.instances[:1])])
 
 
 def normalised(text: str) -> str:
@@ -219,7 +240,8 @@ async def restore(plan: Plan, seeds: Sequence[Example], ledger: Ledger) -> State
 
     A run that was closed with another target is open again, and its last slot, which the target cut, not yet judged.
     """
-    pool = Pool(seeds, plan.novelty_tokenizer)
+    whole_tasks = any(isinstance(f, Novelty) and f.over == "task" for f in plan.filters)
+    pool = Pool(seeds, plan.novelty_tokenizer, whole_tasks)
     recent = {strategy.kind: deque[bool](maxlen=plan.saturation_window) for strategy in plan.strategies}
     state = State(pool, deque(maxlen=plan.window), recent)
     closing = ledger.fact("closing")

@@ -146,7 +146,14 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _shipped_files() -> Iterator[Check]:
-    for name in ("seed_tasks.jsonl", "heldout", "validation.jsonl"):
+    for name in (
+        "seed_tasks.jsonl",
+        "seed_tasks.zh.jsonl",
+        "attributes.toml",
+        "templates",
+        "heldout",
+        "validation.jsonl",
+    ):
         try:
             yield Check(f"data/{name}", True, str(shipped(name)), EVERYTHING)
         except UsageError:

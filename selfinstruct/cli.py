@@ -21,6 +21,11 @@ GROUP = LazyGroup(
             "selfinstruct.run_status", "status", "StatusConfig", "Show progress, yield and cost of a run.",
             arguments=("run",),
         ),
+        "templates": LazyCommand(
+            "selfinstruct.templating", "templates", "TemplatesConfig",
+            "Turn labelled data into instruction data through written templates, without a teacher.",
+            arguments=("source",),
+        ),
         "refilter": LazyCommand(
             "selfinstruct.refiltering", "refilter", "RefilterConfig",
             "Judge a run's candidates again with other filters; no request is made.", arguments=("run",),

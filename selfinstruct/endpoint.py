@@ -8,17 +8,18 @@ import datetime
 import email.utils
 import json
 import math
+import os
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import httpx2
-import openai
 import orjson
 
 from selfinstruct.errors import (
@@ -43,7 +44,7 @@ _KEY = re.compile(r"\b(sk|pk|key|gsk|hf)[-_][\w*.-]{6,}")
 _PARAMETERS = "max_tokens|temperature|top_p|presence_penalty|stop|seed|n|logit_bias|response_format"
 _PARAMETER = re.compile(rf"['\"`]({_PARAMETERS})(?:\.[\w.]+)?['\"`]")
 _MODERATED = re.compile(r"(?i)moderat|flagged|content.?(filter|policy|management)|safety")
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?")
+_DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m(?!s))?(?:(\d{1,9}(?:\.\d*)?)s)?(?:(\d{1,9}(?:\.\d*)?)ms)?")
 # Headers that say what is left of a limit and when it is whole again: of OpenAI, Groq, Anthropic, the IETF draft.
 _LIMITS = (
     ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
@@ -121,23 +122,10 @@ class Reply:
     wait_s: float = 0.0
 
 
-def make_client(server: Server) -> openai.AsyncOpenAI:
-    """The openai package's client of an endpoint, without retries of its own."""
-    return openai.AsyncOpenAI(
-        base_url=server.base_url,
-        api_key=server.api_key or "none",  # the client would look for OPENAI_API_KEY by itself when none is given
-        max_retries=0,
-        timeout=server.timeout_s,
-        # A proxy of the environment is for other machines.
-        http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False, trust_env=not is_loopback(server.base_url)),
-    )
-
-
 class Connections:
     """Open connections to an endpoint, by which completions are asked for; use it as a context.
 
-    They are aiohttp's: it takes a fifth of the processor time that the openai package takes for a request. What
-    goes into the headers is the package's business all the same.
+    They are aiohttp's: it takes a fifth of the processor time that the openai package takes for a request.
 
     Args:
         server: The endpoint.
@@ -147,8 +135,17 @@ class Connections:
     def __init__(self, server: Server, concurrency: int) -> None:
         self._server, self._concurrency = server, concurrency
         self._url = server.base_url.rstrip("/") + server.path
-        headers = {k: v for k, v in make_client(server).default_headers.items() if isinstance(v, str)}
-        self._headers = headers | ({"Authorization": f"Bearer {server.api_key}"} if server.api_key else {})
+        named = {
+            "Authorization": server.api_key and f"Bearer {server.api_key}",
+            "Content-Type": "application/json",
+            "User-Agent": f"selfinstruct/{version('selfinstruct')}",
+        }
+        if server.host == "api.openai.com":  # as the openai package does
+            named |= {
+                "OpenAI-Organization": os.environ.get("OPENAI_ORG_ID"),
+                "OpenAI-Project": os.environ.get("OPENAI_PROJECT_ID"),
+            }
+        self._headers = {name: value for name, value in named.items() if value}
 
     async def __aenter__(self) -> Connections:
         remote = not is_loopback(self._server.base_url)
@@ -201,34 +198,38 @@ def read_json(content: bytes) -> Any:
     """The value of a JSON text, also where only the standard library is lenient enough: half an emoji, huge numbers.
 
     Raises:
-        ValueError: When it is no JSON.
+        ValueError: When it is no JSON, or nested beyond all reason.
     """
     try:
         return orjson.loads(content)
     except ValueError:
-        return json.loads(content)
+        with contextlib.suppress(RecursionError):
+            return json.loads(content)
+        raise
 
 
 def reply_of(values: Any, server: Server, headers: Mapping[str, str] | None = None) -> Reply:
     """The reply in the JSON of a response.
 
     Raises:
-        TransientError: When there is none.
+        TransientError: When there is none, or the endpoint broke it off.
     """
     try:
         usage = values.get("usage")
-        thinking = _thinking_tokens(usage)
-        choices = tuple(_choice(choice, bool(thinking), server) for choice in values["choices"])
+        thought = _thought(usage)
+        choices = tuple(_choice(choice, thought, server) for choice in values["choices"])
         if not choices:
             raise IndexError("no choice")
+        if any(choice.finish_reason == "error" for choice in choices):
+            raise TransientError("broken off by an error at the endpoint")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise TransientError(f"malformed reply ({type(error).__name__})") from error
-    return Reply(choices, _usage(usage, thinking, choices), _wait_for_limits(headers or {}))
+    return Reply(choices, _usage(usage, choices), _wait_for_limits(headers or {}))
 
 
 def _choice(values: Any, thought: bool, server: Server) -> Choice:
     message = values.get("message") or {}
-    text = message["content"] if message else values["text"]
+    text = message.get("content") if message else values["text"]
     if isinstance(text, list):
         text = "".join(part.get("text", "") for part in text)
     text = _storable(text or "")
@@ -239,21 +240,32 @@ def _choice(values: Any, thought: bool, server: Server) -> Choice:
     return Choice(answer, str(values.get("finish_reason") or "stop"), thought or text.strip() != answer.strip())
 
 
-def _usage(values: Any, thinking: int, choices: tuple[Choice, ...]) -> Usage:
+def _usage(values: Any, choices: tuple[Choice, ...]) -> Usage:
     """The counts where they can be true: a prompt has tokens, and so has a text."""
-    if not isinstance(values, dict):
-        return Usage()
-    prompt, completion, total = (_count(values.get(f"{name}_tokens")) for name in ("prompt", "completion", "total"))
-    if thinking and prompt and completion is not None and total:
+    prompt, completion, total = _counts(values)
+    if prompt and completion is not None and total:
         completion = max(completion, total - prompt)  # some endpoints leave thinking out of the completion
     if completion == 0 and any(choice.text for choice in choices):
         completion = None
     return Usage(prompt or None, completion)
 
 
-def _thinking_tokens(usage: Any) -> int:
+def _thought(usage: Any) -> bool:
+    """Whether there was thinking, by its own count or since the total holds more than prompt and completion."""
     details = usage.get("completion_tokens_details") if isinstance(usage, dict) else None
-    return (_count(details.get("reasoning_tokens")) or 0) if isinstance(details, dict) else 0
+    prompt, completion, total = _counts(usage)
+    untold = total - prompt - completion if prompt and completion is not None and total else 0
+    return untold > 0 or bool(isinstance(details, dict) and _count(details.get("reasoning_tokens")))
+
+
+def _counts(usage: Any) -> tuple[int | None, int | None, int | None]:
+    """Tokens of the prompt, of the completion, and in total."""
+    values = usage if isinstance(usage, dict) else {}
+    return (
+        _count(values.get("prompt_tokens")),
+        _count(values.get("completion_tokens")),
+        _count(values.get("total_tokens")),
+    )
 
 
 def _storable(text: str) -> str:

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+import orjson
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -34,7 +35,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
+def opened(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
     """Open a file for reading, unpacking `.gz`, with every failure as an `InputError`."""
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
@@ -51,7 +52,7 @@ def _opened(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
         ) from error
 
 
-def _decoded(data: bytes, path: Path, line: int = 1) -> str:
+def decoded(data: bytes, path: Path, line: int = 1) -> str:
     """Text of a file, or of its part that begins at a line."""
     try:
         return data.decode("utf-8-sig" if line == 1 else "utf-8")
@@ -63,8 +64,8 @@ def _decoded(data: bytes, path: Path, line: int = 1) -> str:
 
 
 def _read_text(path: Path) -> str:
-    with _opened(path) as file:
-        return _decoded(file.read(), path)
+    with opened(path) as file:
+        return decoded(file.read(), path)
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -73,9 +74,9 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         InputError: For a file that cannot be read or a line that is not a JSON object.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         for number, data in enumerate(file, start=1):
-            line = _decoded(data, path, number)
+            line = decoded(data, path, number)
             if line.strip():
                 value = _parsed_json(line, path, number)
                 if not isinstance(value, dict):
@@ -185,7 +186,7 @@ def refuse_to_replace(path: Path, overwrite: bool) -> None:
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Write a file that appears under its name complete and on disk, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
         try:
             yield file
             file.flush()
@@ -203,6 +204,12 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left of `atomic_file`; only while no other process writes into the folder."""
+    for path in folder.glob(".*.*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def hold(file: IO[Any], folder: Path) -> None:
@@ -243,8 +250,10 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def to_json_line(value: Any) -> str:
     """Compact JSON text of a value, non-ASCII kept; lone surrogates are replaced, since UTF-8 has none."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "replace").decode()
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # half an emoji, a huge number
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace").decode()
 
 
 def sha256_file(path: Path) -> str:

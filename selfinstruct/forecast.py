@@ -107,36 +107,49 @@ def _assumed(config: GenerateConfig, plan: Plan, seeds: Sequence[Example], price
 
 
 def _measured(config: GenerateConfig, ledger: Ledger) -> Forecast:
-    """The run's own figures for a task, times what is missing; the range is that of the yield."""
-    past, accepted, judged = ledger.requests(), ledger.n_accepted(), ledger.n_judged()
+    """What the judged slots took for a task, times what is missing, less what is stored for the slots after them.
+
+    The range is that of the yield: how far the share accepted of the rest may lie from that of the judged candidates.
+    """
+    accepted, judged = ledger.n_accepted(), ledger.n_judged()
     missing = max(config.num_instructions - accepted, 0)
-    low, high = wilson_interval(accepted, judged)
     share = accepted / judged
-    best, worst = (missing / accepted * share / bound for bound in (high, low))
+    to_judge = max(missing / share, 1.0)
+    # Both parts are samples: the variance of the difference of their shares is that of one sample of this size.
+    low, high = wilson_interval(share, judged * to_judge / (judged + to_judge))
+    n_slots = len(ledger.last_slots(judged))
+    best, worst = (
+        missing / accepted * share / high,
+        missing / accepted * share / low + 1 / n_slots,
+    )  # a last slot's rest
+    taken, stored = ledger.taken(judged=True), ledger.taken(judged=False)
 
-    def times(figure: float) -> tuple[int, int]:
-        return round(figure * best), round(figure * worst)
+    def rest(place: int) -> tuple[float, float]:
+        return tuple(max((taken[place] or 0) * factor - (stored[place] or 0), 0) for factor in (best, worst))  # type: ignore[return-value]
 
+    requests, prompt_tokens, completion_tokens = (
+        (math.floor(low), math.ceil(high)) for low, high in (rest(0), rest(1), rest(2))
+    )
     seconds_a_reply = ledger.mean_seconds()
     assert config.concurrency
+    seconds = None
+    if seconds_a_reply is not None and not config.batch:
+        seconds = tuple(round(n * seconds_a_reply / config.concurrency) for n in requests)
     return Forecast(
         endpoint=config.base_url or "the embedded model",
         basis=f"by what {accepted} accepted of {judged} judged took (later ones are harder to make new)",
         accepted=accepted,
         target=config.num_instructions,
-        requests=times(past.completed),
-        prompt_tokens=times(past.prompt_tokens),
-        completion_tokens=times(past.completion_tokens),
-        cost_usd=None if past.cost_usd is None else (past.cost_usd * best, past.cost_usd * worst),
-        seconds=None
-        if config.batch or seconds_a_reply is None
-        else times(past.completed * seconds_a_reply / config.concurrency),
+        requests=requests,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        cost_usd=None if taken[3] is None or stored[3] is None else rest(3),
+        seconds=seconds,  # type: ignore[arg-type]
     )
 
 
-def wilson_interval(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """95% interval of a share (Wilson, 1927)."""
-    share = successes / n
+def wilson_interval(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
+    """95% interval of a share seen in n cases (Wilson, 1927)."""
     centre = share + z * z / (2 * n)
     margin = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return (centre - margin) / (1 + z * z / n), (centre + margin) / (1 + z * z / n)

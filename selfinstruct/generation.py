@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pydantic import ValidationError
+
 from selfinstruct.errors import AuthenticationError, StoppedEarly, UsageError
-from selfinstruct.files import digest, sha256_file, shipped
+from selfinstruct.files import digest, first_problem, sha256_file, shipped
 from selfinstruct.filters.judge import Judge
 from selfinstruct.filters.selection import selected
 from selfinstruct.forecast import Forecast, describe_forecast
 from selfinstruct.run_config import GenerateConfig as GenerateConfig
 from selfinstruct.run_folder import RunSummary
+from selfinstruct.strategies.union import AnyStrategy
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +149,8 @@ async def _run(config: GenerateConfig, plan: Any, state: Any, ledger: Any, price
             if judging := _judging(config):
                 judge_server, judge_price = _judge_server(config, judging, server)
                 shared = budget.at(judge_price)
-                judge = await teachers.enter_async_context(_teacher(config, judge_server, ledger, shared, config_key))
+                judge_key = digest([config_key, "judge"])
+                judge = await teachers.enter_async_context(_teacher(config, judge_server, ledger, shared, judge_key))
             describe_progress = _progress_line(config, teacher, budget, price is not None)
 
             async def tick() -> None:
@@ -193,10 +197,11 @@ def _judge_server(config: GenerateConfig, judge: Judge, teacher: Any) -> tuple[A
 
 
 def _teacher(config: GenerateConfig, server: Any, ledger: Any, budget: Any, config_key: str) -> Any:
-    from selfinstruct.batches import BatchTeacher
     from selfinstruct.teacher import DirectTeacher
 
     if config.batch:
+        from selfinstruct.batches import BatchTeacher
+
         return BatchTeacher(server, ledger, budget, config_key, config.batch_poll_s)
     if ledger.open_batches():
         raise UsageError(
@@ -273,7 +278,7 @@ def _resolved(config: GenerateConfig) -> GenerateConfig:
         "endpoint": config.endpoint or default_endpoint(config.model),
         "concurrency": concurrency,
         "novelty_tokenizer": config.novelty_tokenizer or ("rouge" if config.language == "en" else "unicode"),
-        "strategy": [_asking_for(strategy, config) for strategy in config.strategy],
+        "strategy": _with_common_options(config),
     }
     if config.embedded and config.batch:
         raise UsageError("--batch: the embedded model has no batch API; it costs nothing anyway")
@@ -304,10 +309,25 @@ def _shipped_seeds(language: str) -> Path:
         return shipped("seed_tasks.jsonl")
 
 
-def _asking_for(strategy: Any, config: GenerateConfig) -> Any:
-    """A strategy with the options that are given for all of them."""
-    given = {name: getattr(config, name) for name in ("tasks_per_request", "replies_per_request")}
-    return strategy.model_copy(update={name: value for name, value in given.items() if value is not None})
+def _with_common_options(config: GenerateConfig) -> list[AnyStrategy]:
+    """The strategies with the options that are given for all of them."""
+    common = {name: getattr(config, name) for name in ("tasks_per_request", "replies_per_request")}
+    given = {name: value for name, value in common.items() if value is not None}
+    if config.faithful:
+        given["faithful"] = True
+    try:
+        strategies = [type(s).model_validate(s.model_dump() | given) for s in config.strategy]
+    except ValidationError as error:
+        field, problem = first_problem(error)
+        if field == "faithful":
+            raise UsageError("--faithful: only self-instruct and alpaca have an original to follow") from error
+        raise UsageError(f"--strategy: {f'{field} ' if field else ''}{problem}") from error
+    faithful = [s for s in strategies if getattr(s, "faithful", False)]
+    if faithful and len(strategies) > 1:
+        raise UsageError("--strategy: a faithful one goes alone, since it has filters of its own")
+    if faithful and config.language != "en":
+        raise UsageError("--faithful: the originals know English only")
+    return strategies
 
 
 def _api_key(config: GenerateConfig) -> str | None:
@@ -365,7 +385,7 @@ def _plan(config: GenerateConfig) -> Any:
     assert config.endpoint and config.novelty_tokenizer
     return Plan(
         strategies=tuple(config.strategy),
-        filters=selected(config.filter, config.without, config.novelty_threshold),
+        filters=selected(config.filter, config.without, config.novelty_threshold, config.original),
         model=config.model,
         endpoint=config.endpoint,
         language=config.language,

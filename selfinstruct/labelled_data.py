@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, StrictStr
 
 from selfinstruct.errors import InputError, UsageError
-from selfinstruct.files import _decoded, _opened, read_jsonl
+from selfinstruct.files import decoded, opened, read_jsonl
 
 _BATCH_ROWS = 1024
 # The opening of a text is its first words, where so many more follow that they do not give it away.
@@ -137,8 +137,8 @@ def _table(path: Path, **dialect: Any) -> Iterator[LabelledRow]:
 def _table_rows(path: Path, dialect: Mapping[str, Any]) -> Iterator[tuple[int, list[str]]]:
     """(line that it begins in, cells) of every row that is not blank."""
     csv.field_size_limit(sys.maxsize)  # a text may be longer than the 128 KiB that csv takes by itself
-    with _opened(path) as file:
-        texts = (_decoded(data, path, number) for number, data in enumerate(file, start=1))
+    with opened(path) as file:
+        texts = (decoded(data, path, number) for number, data in enumerate(file, start=1))
         reader = csv.reader(texts, strict=True, **dialect)
         line = 1
         try:
@@ -175,7 +175,7 @@ def _parquet(path: Path) -> LabelledData:
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"is broken ({error})", path=path, remedy="copy it again") from error
 
-    with _opened(path):  # says what is wrong with the path
+    with opened(path):  # says what is wrong with the path
         pass
     try:
         return LabelledData(path.name.split(".")[0], pq.read_metadata(path).num_rows, rows)

@@ -16,8 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from selfinstruct.errors import Error, InputError
-from selfinstruct.files import hold, to_json_line
+from selfinstruct.files import hold, remove_unfinished, to_json_line
 from selfinstruct.records import Candidate, Completion, Example, Instance, Neighbour, Source, Usage, Verdict
 
 SCHEMA_VERSION = 2
@@ -39,6 +41,7 @@ CREATE TABLE attempts (           -- every request that was sent, or was about t
 CREATE INDEX attempts_uncompleted ON attempts (prompt_key) WHERE outcome IS NOT 'completed';
 CREATE TABLE batches (            -- files of requests handed to the endpoint's batch API
   id          INTEGER PRIMARY KEY,
+  owner       TEXT NOT NULL,      -- whose requests: the teacher's or the judge's
   endpoint_id TEXT,               -- the endpoint's name for it; NULL: it was about to be made
   started_at  TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
   outcome     TEXT                -- how it ended; NULL: under way
@@ -167,6 +170,7 @@ def only_process(run: Path) -> Iterator[None]:
     """
     with open(run / ".lock", "a") as file:
         hold(file, run)
+        remove_unfinished(run)
         yield
 
 
@@ -302,6 +306,16 @@ class Ledger:
             prompt_tokens, completion_tokens,
         )  # fmt: skip
 
+    def taken(self, judged: bool) -> tuple[int, int, int, float | None]:
+        """(requests, prompt tokens, completion tokens, US dollars) of all replies to judged slots, or to later ones."""
+        n, prompt_tokens, completion_tokens, unpriced, cost = self._row(
+            "SELECT count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0),"
+            " coalesce(sum(cost_usd IS NULL), 0), coalesce(sum(cost_usd), 0.0) FROM attempts"
+            " WHERE outcome = 'completed' AND (slot <= (SELECT coalesce(max(number), -1) FROM slots)) = ?",
+            (judged,),
+        )
+        return n, prompt_tokens, completion_tokens, None if unpriced else cost
+
     def reserved_usd(self) -> float:
         """What is reserved for requests whose outcome is open, and part of the cost above."""
         is_open = "outcome IS NOT 'completed' AND outcome IS NULL"
@@ -330,10 +344,10 @@ class Ledger:
 
     # -- batches -----------------------------------------------------------------------------------------------
 
-    async def begin_batch(self, requests: Sequence[BatchRequest]) -> int:
+    async def begin_batch(self, owner: str, requests: Sequence[BatchRequest]) -> int:
         """Record that a batch is about to be made, with an attempt for each request; returns its number."""
         batch = self._row("SELECT coalesce(max(id), 0) + 1 FROM batches")[0]
-        statements: list[_Statement] = [("INSERT INTO batches (id) VALUES (?)", (batch,))]
+        statements: list[_Statement] = [("INSERT INTO batches (id, owner) VALUES (?, ?)", (batch, owner))]
         for r in requests:
             statements.append(_begin_attempt(r.prompt_key, r.slot, batch, r.reserved_usd))
             sql = "INSERT INTO batch_requests VALUES (last_insert_rowid(), ?, ?, ?)"
@@ -345,9 +359,10 @@ class Ledger:
         """Record what the endpoint calls a batch."""
         await self._write([("UPDATE batches SET endpoint_id = ? WHERE id = ?", (endpoint_id, batch))])
 
-    def open_batches(self) -> list[tuple[int, str | None]]:
-        """(number, the endpoint's name or None) of the batches under way."""
-        return list(self._rows("SELECT id, endpoint_id FROM batches WHERE outcome IS NULL ORDER BY id"))
+    def open_batches(self, owner: str | None = None) -> list[tuple[int, str | None]]:
+        """(number, the endpoint's name or None) of the batches under way, of one owner or of all."""
+        sql = "SELECT id, endpoint_id FROM batches WHERE outcome IS NULL AND coalesce(owner = ?, true) ORDER BY id"
+        return list(self._rows(sql, (owner,)))
 
     def open_requests(self, batch: int) -> list[BatchRequest]:
         """The requests of a batch without an outcome."""
@@ -629,12 +644,12 @@ def _converted(error: sqlite3.Error, path: Path) -> Error:
 
 
 def _instances(text: str) -> tuple[Instance, ...]:
-    return tuple(Instance(**instance) for instance in json.loads(text))
+    return tuple(Instance(**instance) for instance in orjson.loads(text))
 
 
 def _source(text: str) -> Source:
-    return Source.of_row(json.loads(text))
+    return Source.of_row(orjson.loads(text))
 
 
 def _near(text: str) -> tuple[Neighbour, ...]:
-    return tuple(Neighbour(**neighbour) for neighbour in json.loads(text))
+    return tuple(Neighbour(**neighbour) for neighbour in orjson.loads(text))

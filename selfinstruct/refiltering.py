@@ -80,7 +80,7 @@ def refilter(config: RefilterConfig) -> RunSummary:
             "without": sorted({*before.without, *config.without} - {f.kind for f in config.filter}),
         }
     )
-    filters = selected(settings.filter, settings.without, threshold)
+    filters = selected(settings.filter, settings.without, threshold, settings.original)
     if any(isinstance(f, Judge) for f in filters) and not any(isinstance(f, Judge) for f in before.filter):
         raise UsageError("--filter judge: the run has no grades; generate --filter judge asks for them")
     config.out.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -31,29 +31,46 @@ from selfinstruct.results import (
     told_apart,
 )
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "page"
 N_EXAMPLES, N_REJECTED_PER_RULE, N_LOSS_ROWS = 20, 10, 10
 # Longer texts are cut in the page, which says so.
 MAX_CHARACTERS = 1500
 RULES = {
     "accepted": "",
-    "duplicate": "stands twice in one reply",
+    "contamination": "resembles a held-out task",
+    "contradictory": "the same input with different answers",
+    "copied_prompt": "repeats words of the prompt",
+    "duplicate": "stands there already, letter for letter",
     "empty_output": "has no answer",
+    "format": "broken off, or labels left in it",
     "incomplete": "ends with a colon, so something is missing",
     "input_is_output": "the answer repeats the input",
+    "judge": "the judge thinks little of it",
     "keyword": "asks for something that a text model cannot see or make",
-    "language": "is not in the language of the run",
+    "language": "instruction or answer is not in the language of the run",
+    "missing_input": "speaks of a text that is not there",
+    "no_content": "the answer says nothing",
+    "no_gain": "asks for the same as the task that it was made from",
+    "no_instruction": "a block without an instruction",
+    "not_completed": "was rejected before its answer was asked for",
     "novelty": "too similar to a task that is already there",
+    "personal_data": "holds an address, a phone or a card number",
     "program": "asks to write a program",
     "punctuation": "starts with punctuation",
+    "refusal": "the answer refuses, or speaks of being a model",
     "repetition": "the answer turns in circles",
+    "surplus": "more than were asked for",
     "target_reached": "fine, but no longer needed",
+    "tools": "needs tools, eyes or ears",
     "too_long": "the instruction has too many words",
     "too_short": "the instruction has too few words",
+    "unjudged": "the judge gave no grade",
     "truncated": "was cut off at the token limit",
     "unparsable": "the reply could not be read as a task",
 }
 CLOSED_BY = {
+    "pilot": "The pilot has what it wanted; the run can be gone on with.",
+    "refiltered": "The candidates of another run were judged again.",
     "saturated": "The run stopped when hardly any candidate was new any more.",
     "cap": "The run stopped at its cap on cost or requests and can be resumed.",
     "outage": "The run stopped because the endpoint could no longer be reached; it can be resumed.",

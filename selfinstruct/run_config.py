@@ -26,6 +26,9 @@ class GenerateConfig(Config):
         " nothing new.",
         json_schema_extra={"metavar": "NAME[:OPTION=VALUE,...]"},
     )
+    faithful: bool = Field(
+        False, description="Prompts, sampling, parsing and filters of the paper's own code, flaws included."
+    )
     filter: list[AnyFilter] = Field(
         [],
         description="Further filters, or the usual ones with other options, as in length:max_words=80.",
@@ -114,6 +117,11 @@ class GenerateConfig(Config):
         if (self.input_usd_per_mtok is None) != (self.output_usd_per_mtok is None):
             raise ValueError("--input-usd-per-mtok and --output-usd-per-mtok go together")
         return self
+
+    @property
+    def original(self) -> str | None:
+        """The strategy that goes as its original, if there is one."""
+        return next((s.kind for s in self.strategy if getattr(s, "faithful", False)), None)
 
     @property
     def embedded(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import TracebackType
@@ -88,9 +89,11 @@ class Teacher(abc.ABC):
     def limit(self) -> int | None:
         """How many requests may be under way now; None where nothing limits them."""
 
-    @abc.abstractmethod
     def stop(self) -> None:
         """Send nothing new. What may have been paid for is stored."""
+        self._stopped = True
+        for scope in self._retrying:
+            scope.cancel()
 
     @abc.abstractmethod
     def abort(self) -> None:
@@ -148,21 +151,21 @@ class Teacher(abc.ABC):
         started = time.monotonic()
 
         def wait_before_retry(error: Exception) -> bool | float:
-            """Stamina's hook: True for its own back-off, seconds where the endpoint named them, False to give up."""
+            """Stamina's hook: seconds to wait, False to give up."""
             if not isinstance(error, TransientError):
                 return False
             # An endpoint that replies to others is busy, not lost.
             away_s = time.monotonic() - max(started, self._last_reply)
             if away_s + (error.retry_after_s or 0.0) > self._patience_s:
                 return False
-            return True if error.retry_after_s is None else max(error.retry_after_s, _MIN_WAIT_S)
+            if error.retry_after_s is not None:
+                return max(error.retry_after_s, _MIN_WAIT_S)
+            # As long as it has been away: doubling in an outage, short while others get replies.
+            return min(max(away_s, _FIRST_WAIT_S), _MAX_WAIT_S) + random.uniform(0, _JITTER_S)  # noqa: S311
 
         try:
             with _scope(self._retrying, shield=False):
-                async for attempt in stamina.retry_context(
-                    on=wait_before_retry, attempts=None, timeout=None,
-                    wait_initial=_FIRST_WAIT_S, wait_max=_MAX_WAIT_S, wait_jitter=_JITTER_S,
-                ):  # fmt: skip
+                async for attempt in stamina.retry_context(on=wait_before_retry, attempts=None, timeout=None):
                     with attempt:
                         if failed:  # the first try was made above, since most need no second
                             error, failed = failed, None
@@ -256,10 +259,8 @@ class DirectTeacher(Teacher):
 
     def stop(self) -> None:
         """Send nothing new. Requests in flight may have been paid for: they finish and are stored."""
-        self._stopped = True
         self._gate.close()
-        for scope in self._retrying:
-            scope.cancel()
+        super().stop()
 
     def abort(self) -> None:
         """Send nothing new, and give up the requests in flight."""
@@ -275,9 +276,11 @@ class DirectTeacher(Teacher):
     async def _have_turn(
         self, prompt_key: str, slot: int, step: str, prompt: Prompt, request: Mapping[str, Any]
     ) -> tuple[Completion, ...]:
-        """One attempt when its turn comes, repeated without a parameter that the endpoint turns out to refuse."""
-        async with self._gate.turn(slot, sum(self._max_tokens(self._dialect.body(prompt), prompt))) as turn:
-            while not self._stopped:
+        """One attempt when its turn comes, and another without a parameter that the endpoint turns out to refuse."""
+        while True:
+            async with self._gate.turn(slot, sum(self._max_tokens(self._dialect.body(prompt), prompt))) as turn:
+                if self._stopped:
+                    raise Stopped
                 body = self._dialect.body(prompt)
                 try:
                     return await self._attempt(prompt_key, slot, step, prompt, request, body, turn)
@@ -286,7 +289,6 @@ class DirectTeacher(Teacher):
                         raise self._fatal(error) from error
                     self._dialect.learn(error.parameter)
                     logger.info("the model takes no %s, or needs room for it; asking otherwise", error.parameter)
-        raise Stopped
 
     async def _attempt(
         self, prompt_key: str, slot: int, step: str, prompt: Prompt, request: Mapping[str, Any], body: dict[str, Any],
@@ -309,7 +311,7 @@ class DirectTeacher(Teacher):
                 usage, cost = self._charge(error, reserved)
                 turn.tokens = usage.total
                 if not isinstance(error, PermanentError) or not self._is_outcome(error, body):
-                    self._heed(error, body)
+                    self._heed(error, body, turn)
                     with anyio.CancelScope(shield=True):
                         seconds = time.monotonic() - started
                         said = str(error) if isinstance(error, Error) else "aborted"
@@ -330,11 +332,11 @@ class DirectTeacher(Teacher):
             return completions
         raise Stopped  # aborted
 
-    def _heed(self, error: BaseException, body: Mapping[str, Any]) -> None:
+    def _heed(self, error: BaseException, body: Mapping[str, Any], turn: Turn) -> None:
         """Draw the consequences of an error for the requests to come, before the gate lets the next one through."""
         if isinstance(error, TransientError):
             if error.overload:
-                self._gate.overloaded()
+                self._gate.overloaded(turn)
                 self._gate.hold(error.retry_after_s or 0.0)
             self._say(error)
         elif isinstance(error, PermanentError):

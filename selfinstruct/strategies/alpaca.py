@@ -95,7 +95,7 @@ def candidates(slot: Slot, prompt: Prompt, completion: Completion) -> list[Candi
         if completion.finish_reason == "length" and index == len(blocks) - 1:
             rejection = Verdict("truncated", "the reply reached its token limit inside this task")
         elif not block.instruction:
-            rejection = Verdict("unparsable", "a block without an instruction")
+            rejection = Verdict("no_instruction", "a block without an instruction")
         found.append(
             slot.candidate(
                 completion, index, block.instruction, block.instances, False, prompt.demonstrations, rejection

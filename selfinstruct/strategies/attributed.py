@@ -299,7 +299,7 @@ def _candidates(
         if completion.finish_reason == "length" and index == len(blocks) - 1:
             rejection = Verdict("truncated", "the reply reached its token limit inside this task")
         elif not block.instruction:
-            rejection = Verdict("unparsable", "a block without an instruction")
+            rejection = Verdict("no_instruction", "a block without an instruction")
         elif attributes is None:
             rejection = Verdict("surplus", f"only {len(drawn)} tasks had a brief")
         candidate = slot.candidate(

@@ -6,7 +6,8 @@ import http.server
 import json
 import socket
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -358,3 +359,81 @@ def test_key_that_a_reply_repeats_is_not_kept(server, tmp_path, monkeypatch):
     assert generate(tmp_path, server.base_url, num_instructions=8, api_key_env="CANARY_KEY") == 0
     assert not contains(tmp_path, CANARY)
     assert contains(tmp_path, "use Bearer [key] for that")
+
+
+# -- secrets ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def echoing_server(*statuses: int, wait_s: float = 0.0):
+    """Answers with these statuses in turn, the last one again and again; whatever it says repeats the key it got."""
+    count = iter(range(10**6))
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            time.sleep(wait_s)
+            said = f"You sent: {self.headers['authorization']}"
+            status = statuses[min(next(count), len(statuses) - 1)]
+            choice = {"message": {"content": json.loads(TASK % "") + f"\n{said}"}, "finish_reason": "stop"}
+            error = {"message": said, "param": "messages", "code": said}
+            body = json.dumps({"choices": [choice]} if status == 200 else {"error": error}).encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/v1"
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [
+        ((200, 500, 429, 503, 400, 200), 5),  # saturated in the end: it has but one task
+        ((400,), 5),
+        ((422, 404), 2),
+        ((401,), 3),
+        ((403,), 3),
+        ((402,), 5),
+        ((500,), 5),
+        ((429,), 5),
+    ],
+)
+def test_key_that_an_error_repeats_is_shown_and_kept_nowhere(tmp_path, monkeypatch, capsys, caplog, statuses, code):
+    monkeypatch.setenv("TEACHER_KEY", CANARY)
+    flags = {"api_key_env": "TEACHER_KEY", "strategy": "alpaca", "saturation_window": 34, "debug": True}
+    with echoing_server(*statuses) as url:
+        assert generate(tmp_path, url, outage_s=3 if len(statuses) > 2 else 1e-6, **flags) == code
+    said = "".join(capsys.readouterr()) + caplog.text
+    assert "Traceback" in said
+    assert CANARY not in said
+    assert contains(tmp_path, CANARY) == []
+    assert contains(tmp_path, "[key]") or statuses[-1] in (401, 402, 403)
+    if statuses[0] == 200:
+        assert "You sent: Bearer [key]" in rows(tmp_path / "dataset.jsonl")[0]["output"]
+
+
+def test_key_is_in_no_title_of_a_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEACHER_KEY", CANARY)
+    with (
+        echoing_server(200, wait_s=0.3) as url,
+        start(tmp_path, url, api_key_env="TEACHER_KEY", strategy="alpaca", num_instructions=1, window=1) as process,
+    ):
+        titles: set[bytes] = set()
+        while process.poll() is None:
+            with suppress(OSError):  # it may end meanwhile
+                titles.add(Path(f"/proc/{process.pid}/cmdline").read_bytes())
+                titles |= {name.read_bytes() for name in Path(f"/proc/{process.pid}/task").glob("*/comm")}
+            time.sleep(0.05)
+        process.communicate()
+    assert process.returncode == 0
+    assert any(b"TEACHER_KEY" in title for title in titles)
+    assert not any(CANARY.encode() in title for title in titles)

@@ -137,8 +137,9 @@ def test_batch_is_kept_until_all_its_requests_have_an_outcome(path):
     requests = [BatchRequest(f"k{n}", n, "list", {"max_tokens": n}, 0.5) for n in range(3)]
     first = Ledger(path)
     assert first.open_batches() == []
-    batch = asyncio.run(first.begin_batch(requests))
-    assert first.open_batches() == [(batch, None)]
+    batch = asyncio.run(first.begin_batch("teacher", requests))
+    assert first.open_batches() == first.open_batches("teacher") == [(batch, None)]
+    assert first.open_batches("judge") == []
     asyncio.run(first.name_batch(batch, "batch_x"))
     first.close()
 
