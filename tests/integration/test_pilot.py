@@ -146,7 +146,7 @@ def test_next_strategy_takes_over_from_a_saturated_one(server, tmp_path, capsys,
     assert ended["reason"] == f"30 tasks are accepted; {few}"
     assert "alpaca is saturated" in caplog.text
     assert list(ended["strategies"]) == ["alpaca", "self-instruct"]
-    assert [s["accepted"] for s in ended["strategies"].values()] == [2, 28]
+    assert [s["accepted"] for s in ended["strategies"].values()] == [1, 29]
     assert sum(s["accepted"] for s in ended["strategies"].values()) == ended["accepted"]
     judged = sum(s["judged"] for s in ended["strategies"].values())
     assert judged == ended["accepted"] + sum(ended["rejected"].values())

@@ -13,10 +13,10 @@ from itertools import pairwise
 import pytest
 
 from selfinstruct.files import read_jsonl, shipped
-from selfinstruct.filters import judge_instances, judge_instruction
 from selfinstruct.novelty import NoveltyIndex
 from selfinstruct.records import Example
 from selfinstruct.seeds import read_seeds
+from tests.judging import judge_instances, judge_instruction
 
 PATH = shipped("seed_tasks.zh.jsonl")
 HAN = re.compile(r"[\u3400-\u9fff]")
