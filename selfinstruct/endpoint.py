@@ -70,6 +70,9 @@ class Server:
         outage_s: How long a request is asked again before the endpoint counts as lost.
         thinking_tokens: Tokens for thinking on top of each answer's; None for `dialect.DEFAULT_THINKING_TOKENS` once
             the model turns out to be a reasoning model, 0 before.
+
+    Raises:
+        AuthenticationError: When the key cannot be sent.
     """
 
     model: str
@@ -80,6 +83,11 @@ class Server:
     timeout_s: float
     outage_s: float
     thinking_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.api_key and not (self.api_key.isascii() and self.api_key.isprintable()):
+            # The HTTP libraries would say so by showing it.
+            raise AuthenticationError(f"the key in {self.key_name} has characters that no key has; copy it again")
 
     @property
     def host(self) -> str:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.batches import form
 from tests.generating import FreshServer, data, generate, ledger, rows, start, summary
 
 CANARY = "sk-canary-5f2d8c1b9a7e4036"
@@ -329,6 +330,84 @@ def test_request_refused_for_its_form(server, tmp_path, capsys):
     assert batched(tmp_path, server) == 2
     assert "refuses the first request" in capsys.readouterr().err
     assert server.made() == 1
+
+
+@contextmanager
+def odd_endpoint(*odd_lines):
+    """Ends every batch at once; the first lines of the results are these instead of replies, None for none at all."""
+    inputs: list[list[str]] = []
+    left = list(odd_lines)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            raw = self.rfile.read(int(self.headers["content-length"]))
+            if self.path == "/v1/files":
+                lines = form(self.headers["content-type"], raw)["file"][1].splitlines()
+                inputs.append([json.loads(line)["custom_id"] for line in lines])
+            self.answer({"id": str(len(inputs)), "object": "batch", "status": "validating"})
+
+        def do_GET(self):
+            if not self.path.startswith("/v1/files"):
+                self.answer({"id": str(len(inputs)), "status": "completed", "output_file_id": "results"})
+                return
+            results = []
+            for key in inputs[-1]:
+                odd = left.pop(0) if left else {"response": {"status_code": 200, "body": TASKS}}
+                results += [] if odd is None else [{"custom_id": key, **odd}]
+            self.answer(*results)
+
+        def answer(self, *values):
+            body = b"".join(json.dumps(value).encode() + b"\n" for value in values)
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/v1", inputs
+        finally:
+            server.shutdown()
+
+
+TASKS = {
+    "choices": [{
+        "message": {"content": "Name three rivers of Asia.\n4. Input:\n<noinput>\n4. Output:\nOb, Amur, Lena"},
+        "finish_reason": "stop",
+    }],
+}  # fmt: skip
+
+
+def test_refusal_of_one_prompt_ends_no_run_whose_others_are_answered(tmp_path):
+    """Not even when it is the first of all, and the endpoint does not say what it has against it."""
+    refusal = {"response": {"status_code": 400, "body": {"error": {"message": "I do not like it"}}}}
+    with odd_endpoint(refusal) as (url, _):
+        flags = {"strategy": "alpaca", "num_instructions": 3, "tasks_per_request": 1, "saturation_window": 3}
+        assert generate(tmp_path, url, batch=True, batch_poll_s=0.05, **flags) == 5  # it has but one task
+    assert len(rows(tmp_path / "dataset.jsonl")) == 1
+    assert "I do not like it" in rows(tmp_path / "rejected.jsonl")[0]["detail"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        None,
+        {"response": "no"},
+        {"response": None, "error": "no"},
+        {"response": {"status_code": "no", "body": {"a": "no"}}},
+    ],
+)
+def test_odd_line_of_the_results_is_asked_again(tmp_path, odd):
+    with odd_endpoint(odd) as (url, inputs):
+        flags = {"strategy": "alpaca", "num_instructions": 1}
+        assert generate(tmp_path, url, batch=True, batch_poll_s=0.05, **flags) == 0
+    assert inputs[0][0] == inputs[1][0]
+    assert len(rows(tmp_path / "dataset.jsonl")) == 1
 
 
 # -- the calls of the API itself -------------------------------------------------------------------------------------

@@ -437,3 +437,15 @@ def test_key_is_in_no_title_of_a_process(tmp_path, monkeypatch):
     assert process.returncode == 0
     assert any(b"TEACHER_KEY" in title for title in titles)
     assert not any(CANARY.encode() in title for title in titles)
+
+
+@pytest.mark.parametrize("batch", [None, True])
+@pytest.mark.parametrize("key", [f"{CANARY}\n{CANARY}", f"\N{LEFT DOUBLE QUOTATION MARK}{CANARY}"])
+def test_key_that_cannot_be_sent_is_refused_unseen(server, tmp_path, monkeypatch, capsys, caplog, key, batch):
+    monkeypatch.setenv("TEACHER_KEY", key)
+    assert generate(tmp_path, server.base_url, api_key_env="TEACHER_KEY", batch=batch, debug=True) == 3
+    said = "".join(capsys.readouterr()) + caplog.text
+    assert "the key in TEACHER_KEY has characters that no key has" in said
+    assert CANARY not in said
+    assert contains(tmp_path, CANARY) == []
+    assert server.log() == []
