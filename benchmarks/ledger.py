@@ -114,9 +114,11 @@ def _fill(ledger: sqlite3.Connection, rows: int, accepted: int) -> None:
     for slot in range(n_slots):
         positions = range(slot * CANDIDATES_PER_SLOT, min((slot + 1) * CANDIDATES_PER_SLOT, n_candidates))
         n_accepted = sum(_is_accepted(position, n_candidates, accepted) for position in positions)
-        ledger.execute("INSERT INTO slots VALUES (?, 'self-instruct', ?, ?, 0)", (slot, len(positions), n_accepted))
+        ledger.execute(
+            "INSERT INTO slots VALUES (?, 'self-instruct', ?, ?, '{}', 0)", (slot, len(positions), n_accepted)
+        )
     for candidate, verdict in _judged(n_candidates, accepted):
-        ledger.execute("INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?)", candidate)
+        ledger.execute("INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, NULL, 0, '{}')", candidate)
         ledger.execute("INSERT INTO verdicts VALUES (?, ?, ?, ?)", verdict)
     closed = {"slot": n_slots - 1, "target": accepted, "by": "target"}
     ledger.execute("INSERT INTO facts VALUES ('closing', ?), ('elapsed_s', '3600.0')", (json.dumps(closed),))

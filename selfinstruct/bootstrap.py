@@ -238,14 +238,14 @@ class State:
 async def restore(plan: Plan, seeds: Sequence[Example], ledger: Ledger) -> State:
     """The state in which an earlier process left a run, or that of a new one.
 
-    A run that was closed with another target is open again, and its last slot, which the target cut, not yet judged.
+    A run that reached another target is open again, and its last slot, which the target cut, not yet judged.
     """
     whole_tasks = any(isinstance(f, Novelty) and f.over == "task" for f in plan.filters)
     pool = Pool(seeds, plan.novelty_tokenizer, whole_tasks)
     recent = {strategy.kind: deque[bool](maxlen=plan.saturation_window) for strategy in plan.strategies}
     state = State(pool, deque(maxlen=plan.window), recent)
     closing = ledger.fact("closing")
-    if closing and closing["target"] != plan.target:
+    if closing and closing["by"] == "target" and closing["target"] != plan.target:
         await ledger.reopen()
     elif closing:
         state.closed_by = closing["by"]

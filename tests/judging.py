@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from selfinstruct.filters import Case, Filter
 from selfinstruct.filters.union import USUAL
-from selfinstruct.records import Candidate, Instance, Source, Verdict
+from selfinstruct.records import Candidate, Example, Instance, Source, Verdict
 
 SOURCE = Source("alpaca", "m", 0, "p", "c")
 
@@ -34,3 +34,9 @@ def rule_of(
     """The rule by which one filter rejects a task with one instance; None where it has no objection."""
     verdict = one.judge(case_of(instruction, (Instance(input, output),), language))
     return verdict.rule if verdict else None
+
+
+def judge_example(example: Example, language: str = "en") -> Verdict | None:
+    """The first objection to a whole task, in an empty pool."""
+    case = Case(Candidate("x", example.instruction, example.instances, False, SOURCE), language)
+    return next((verdict for f in USUAL if (verdict := f.judge(case))), None)

@@ -71,7 +71,7 @@ def listed(slot: Slot, completion: Completion) -> list[tuple[str, Verdict | None
 
 
 def classification_prompt(slot: Slot, instruction: str) -> Prompt:
-    """Step 2: is it classification?"""
+    """Step 2, whether a task is classification."""
     rng = slot.run_rng("faithful/classification")
     shown = rng.sample(
         classified := [s for s in slot.seeds if s.is_classification], min(N_CLASSIFICATION, len(classified))

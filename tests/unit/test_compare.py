@@ -142,7 +142,9 @@ def test_bad_folders_are_named(tmp_path):
             compare(CompareConfig(base=good, tuned=[tmp_path / name]))
 
 
-@pytest.mark.parametrize(("score", "problem"), [(1.5, "less than or equal to 1"), (math.nan, "less than|finite|nan")])
+@pytest.mark.parametrize(
+    ("score", "problem"), [(1.5, "less than or equal to 1"), (math.nan, "less than|finite|nan|valid number")]
+)
 def test_broken_lines_are_named(tmp_path, score, problem):
     rows = predictions([0] * 8)
     rows[3] = replace(rows[3], score=score)

@@ -18,7 +18,7 @@ from selfinstruct.novelty import NoveltyIndex, tokenize
 from selfinstruct.records import Example, TaskItem
 from selfinstruct.seeds import read_seeds
 from selfinstruct.tasks import read_tasks
-from tests.judging import judge_instances, judge_instruction
+from tests.judging import judge_example
 
 ROUGE = RougeScorer(["rougeL"], use_stemmer=False)
 DATASHEET = shipped("DATASHEET.md").read_text(encoding="utf-8")
@@ -151,8 +151,7 @@ def test_seeds_open_in_many_ways(seeds):
 
 def test_our_own_filters_accept_every_seed(seeds):
     for seed in seeds:
-        assert judge_instruction(seed.instruction, "en") is None, seed.id
-        assert judge_instances(seed.instances) is None, seed.id
+        assert judge_example(seed, "en") is None, seed.id
 
 
 def test_no_two_seeds_resemble_each_other(seeds):

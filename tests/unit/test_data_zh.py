@@ -16,7 +16,7 @@ from selfinstruct.files import read_jsonl, shipped
 from selfinstruct.novelty import NoveltyIndex
 from selfinstruct.records import Example
 from selfinstruct.seeds import read_seeds
-from tests.judging import judge_instances, judge_instruction
+from tests.judging import judge_example
 
 PATH = shipped("seed_tasks.zh.jsonl")
 HAN = re.compile(r"[\u3400-\u9fff]")
@@ -107,8 +107,7 @@ def test_seeds_open_in_many_ways(seeds):
 
 def test_our_own_filters_accept_every_seed(seeds):
     for seed in seeds:
-        assert judge_instruction(seed.instruction, "zh") is None, seed.id
-        assert judge_instances(seed.instances) is None, seed.id
+        assert judge_example(seed, "zh") is None, seed.id
 
 
 def test_no_two_seeds_resemble_each_other(seeds):

@@ -76,6 +76,8 @@ def test_figures_of_a_run_that_goes_on(run):
         tokens={"prompt": 200, "completion": 40},
         cost_usd=0.75,  # what is in flight counts as reserved
         throughput={"requests_per_s": 2 / 60, "tokens_per_s": 4.0},
+        strategies={"self-instruct": {"slots": 1, "judged": 5, "accepted": 2, "rejected": {}}},
+        diversity={},
     )
 
 
