@@ -161,6 +161,9 @@ def first_wrong_value(error: ValidationError) -> tuple[str, str] | None:
 def _problem(details: ErrorDetails) -> tuple[str, str]:
     field = ".".join(str(part) for part in details["loc"])
     kind, message = details["type"], details["msg"]
+    if kind == "union_tag_invalid":
+        known = details["ctx"]["expected_tags"].replace("'", "")
+        return field, f"'{details['ctx']['tag']}' is none of {known}"
     # Without a field the input is everything that was given.
     shown = "" if not field or kind in ("missing", "extra_forbidden") else f", not {details['input']!r:.60}"
     problem = {

@@ -265,6 +265,42 @@ def test_second_process_is_refused(server, reference, tmp_path, capsys):
     assert data(tmp_path) == reference
 
 
+# -- as the originals ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["self-instruct", "alpaca"])
+@pytest.mark.parametrize("endpoint", ["chat", "completions"])
+def test_faithful_run_goes_by_the_originals_prompts_and_filters(server, tmp_path, strategy, endpoint):
+    flags = {"strategy": strategy, "endpoint": endpoint, "faithful": True, "num_instructions": 20}
+    server.set(broken=0.3, list_length=20)
+    assert generate(tmp_path, server.base_url, **flags) == 0
+    first = server.log()[0]["body"]
+    assert first["max_tokens"] == (3072 if strategy == "alpaca" else 1024)
+    assert first.get("presence_penalty") == (None if strategy == "alpaca" else 2)
+    (recorded,) = read_toml(tmp_path / "run.toml")["generate"]["strategy"]
+    assert recorded["faithful"]
+    rules = {row["rule"] for row in rows(tmp_path / "rejected.jsonl")}
+    assert rules & {"keyword", "too_short", "program", "punctuation"}
+    assert not rules & {"tools", "language", "missing_input", "duplicate", "format"}
+    before, files = len(server.log()), data(tmp_path)
+    assert generate(tmp_path, server.base_url, **flags) == 0
+    assert (len(server.log()), data(tmp_path)) == (before, files)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"strategy": "evol-instruct"}, "only self-instruct and alpaca have an original"),
+        ({"tasks_per_request": 5}, "faithful leaves no choice of tasks_per_request"),
+        ({"language": "de"}, "the originals know English only"),
+    ],
+)
+def test_faithful_where_there_is_nothing_to_be_faithful_to(server, tmp_path, capsys, flags, told):
+    assert generate(tmp_path, server.base_url, faithful=True, **flags) == 2
+    assert told in capsys.readouterr().err
+    assert server.log() == []
+
+
 # -- caps ------------------------------------------------------------------------------------------------------------
 
 

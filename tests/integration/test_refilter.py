@@ -67,7 +67,7 @@ def test_what_was_never_completed_is_never_accepted(run, tmp_path):
     [
         (["--without", "nonsense"], "'nonsense' is no usual filter"),
         (["--filter", "length:min_word=3"], "min_word"),
-        (["--filter", "nonsense"], "--filter"),
+        (["--filter", "nonsense"], "--filter: 'nonsense' is none of length, keyword"),
         (["--filter", "judge"], "the run has no grades"),
     ],
 )
