@@ -221,7 +221,13 @@ def reply_of(values: Any, server: Server, headers: Mapping[str, str] | None = No
 
     Raises:
         TransientError: When there is none, or the endpoint broke it off.
+        Error: What an error object in its place means; gateways send one with the status of a success.
     """
+    said = values.get("error") if isinstance(values, dict) and not values.get("choices") else None
+    if isinstance(said, dict):
+        code = said.get("code")
+        status = code if type(code) is int and 400 <= code < 600 else 502
+        raise of_status(status, said, str(said), headers or {}, server)
     try:
         usage = values.get("usage")
         thought = _thought(usage)

@@ -380,3 +380,12 @@ def test_redaction():
     assert redacted("the task is risky-business", KEYLESS) == "the task is risky-business"
     assert len(redacted("x" * 10_000, SERVER)) == 500
     assert KEY not in repr(SERVER)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(429, TransientError), (400, PermanentError), (401, AuthenticationError), (None, TransientError)],
+)
+def test_error_object_with_the_status_of_a_success_says_what_it_means(code, expected):
+    with pytest.raises(expected, match="no provider is free"):
+        reply_of({"error": {"message": "no provider is free", "code": code}}, SERVER)
