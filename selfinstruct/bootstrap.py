@@ -24,9 +24,9 @@ from selfinstruct.filters import Case, Filter
 from selfinstruct.filters.judge import Judge
 from selfinstruct.filters.novelty import Novelty
 from selfinstruct.ledger import JudgedSlot, Ledger
-from selfinstruct.novelty import NoveltyIndex, Tokenizer
+from selfinstruct.novelty import Match, NoveltyIndex, Tokenizer
 from selfinstruct.pacing import Stopped
-from selfinstruct.records import Candidate, Completion, Endpoint, Example, Prompt, Source, Verdict
+from selfinstruct.records import Candidate, Completion, Endpoint, Example, Neighbour, Prompt, Source, Verdict
 from selfinstruct.strategies import Slot, Strategy
 from selfinstruct.teacher import Teacher
 
@@ -101,9 +101,9 @@ class Pool:
         self._add(example)
 
     def _add(self, example: Example) -> None:
-        self._index.add(example.id, example.instruction)
-        if self._tasks:
-            self._tasks.add(example.id, _whole(example))
+        self._index.add(example.instruction)
+        if self._tasks is not None:
+            self._tasks.add(_whole(example))
         self._places.setdefault(normalised(example.instruction), len(self._ids))
         self._ids.append(example.id)
 
@@ -118,10 +118,13 @@ class Pool:
         return Case(
             candidate,
             language,
-            lambda: self._index.nearest(candidate.instruction, k, size),
+            lambda: self._named(self._index.nearest(candidate.instruction, k, size)),
             duplicate,
-            lambda: self._tasks.nearest(_whole(candidate), k, size) if self._tasks else (),
+            lambda: self._named(self._tasks.nearest(_whole(candidate), k, size) if self._tasks is not None else ()),
         )
+
+    def _named(self, matches: Iterable[Match]) -> tuple[Neighbour, ...]:
+        return tuple(Neighbour(self._ids[match.position], match.score) for match in matches)
 
 
 def pooled(candidate: Candidate) -> Example:

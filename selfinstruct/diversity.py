@@ -221,12 +221,11 @@ def _scores_recorded(examples: Iterable[Example]) -> list[float]:
 def _scores_among(tasks: Sequence[Example], tokenizer: Tokenizer) -> list[float]:
     """Of each task beside all others."""
     index = NoveltyIndex(tokenizer)
-    for number, task in enumerate(tasks):
-        index.add(str(number), task.instruction)
+    index.add(*(task.instruction for task in tasks))
     if len(tasks) < 2:
         return []
     others = (
-        (neighbour.score for neighbour in index.nearest(task.instruction, k=2) if neighbour.id != str(number))
+        (match.score for match in index.nearest(task.instruction, k=2) if match.position != number)
         for number, task in enumerate(tasks)
     )
     return [next(scores, 0.0) for scores in others]

@@ -21,10 +21,9 @@ def ranking(candidate: str, pool: list[str]) -> list[tuple[str, float]]:
 
 def index_of(pool: list[str], tokenizer: Tokenizer = "rouge") -> NoveltyIndex:
     index = NoveltyIndex(tokenizer)
-    for number, text in enumerate(pool):
-        index.add(str(number), text)
+    index.add(*pool)
     return index
 
 
 def nearest(index: NoveltyIndex, text: str, k: int = 1, size: int | None = None) -> list[tuple[str, float]]:
-    return [(neighbour.id, neighbour.score) for neighbour in index.nearest(text, k, size)]
+    return [(str(match.position), match.score) for match in index.nearest(text, k, size)]

@@ -33,12 +33,14 @@ class HeldOut:
         self._beginnings: set[str] = set()  # of those, as long as the shortest
         self._lengths: set[int] = set()
         self._prompts = NoveltyIndex("unicode")
+        self._places: list[str] = []  # of the prompts
         seen: set[str] = set()
         for file in task_files([path]):
             for item in read_tasks([file]):
                 prompt, place = joined(item.instruction, item.input), f"item '{item.id}' of {file}"
                 if prompt not in seen:
-                    self._prompts.add(place, prompt)
+                    self._prompts.add(prompt)
+                    self._places.append(place)
                 for text in {prompt, *item.references} - seen:
                     self._add(text, place)
                     seen.add(text)
@@ -68,7 +70,7 @@ class HeldOut:
         nearest = self._prompts.nearest(prompt)
         if not nearest or nearest[0].score <= threshold:
             return None
-        return f"has ROUGE-L {nearest[0].score:.3f} with {nearest[0].id}"
+        return f"has ROUGE-L {nearest[0].score:.3f} with {self._places[nearest[0].position]}"
 
 
 class Contamination(Filter):

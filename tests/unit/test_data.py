@@ -236,9 +236,9 @@ def test_validation_rows(validation):
 def nearest(texts: dict[str, str], others: dict[str, str]) -> tuple[float, str, str]:
     """The most alike pair: found with the index, scored by rouge_score itself."""
     index = NoveltyIndex("rouge")
-    for id, text in others.items():
-        index.add(id, text)
-    found = ((best.score, id, best.id) for id, text in texts.items() for best in index.nearest(text))
+    index.add(*others.values())
+    ids = list(others)
+    found = ((best.score, id, ids[best.position]) for id, text in texts.items() for best in index.nearest(text))
     _, id, other = max(found)
     return rouge_l(texts[id], others[other]), id, other
 

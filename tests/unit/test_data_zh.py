@@ -114,8 +114,8 @@ def test_no_two_seeds_resemble_each_other(seeds):
     index = NoveltyIndex("unicode")
     most = []
     for seed in seeds:
-        most += [(near.score, seed.id, near.id) for near in index.nearest(seed.instruction)]
-        index.add(seed.id, seed.instruction)
+        most += [(near.score, seed.id, seeds[near.position].id) for near in index.nearest(seed.instruction)]
+        index.add(seed.instruction)
     assert max(most)[0] <= 0.3, max(most)
 
 

@@ -355,6 +355,6 @@ def test_identical_texts_outside_the_latin_script_score_nothing():
     scores = {}
     for tokenizer in ("rouge", "unicode"):
         index = NoveltyIndex(tokenizer)
-        index.add("a", text)
+        index.add(text)
         scores[tokenizer] = [neighbour.score for neighbour in index.nearest(text)]
     assert scores == {"rouge": [], "unicode": [1.0]}

@@ -82,7 +82,7 @@ def test_streaming_decisions_are_those_of_both_originals():
     rng = Random(2)
     index, pool = NoveltyIndex(), []
     decisions = []
-    for number in range(150):
+    for _ in range(150):
         text = " ".join(rng.choices("abcde", k=rng.randint(3, 8)))
         expected = max((rouge_score(text, other) for other in pool), default=0.0) > 0.7
         found = index.nearest(text)
@@ -90,7 +90,7 @@ def test_streaming_decisions_are_those_of_both_originals():
         decisions.append(expected)
         if not expected:
             pool.append(text)
-            index.add(str(number), text)
+            index.add(text)
     assert 30 < sum(decisions) < 120
     assert len(index) == len(pool)
 

@@ -1,0 +1,94 @@
+"""The novelty index: for few texts without any set-up, for many compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from selfinstruct.novelty.brute import BruteIndex
+from selfinstruct.novelty.matches import Judged, Match, Matches
+from selfinstruct.novelty.tokens import Tokenizer
+
+if TYPE_CHECKING:
+    from selfinstruct.novelty.compiled import CompiledIndex
+
+# Up to here all pairs are compared: some 0.2 ms a candidate, while loading compiled code takes a second.
+MAX_BRUTE = 5_000
+
+
+class NoveltyIndex:
+    """A growing pool of texts, asked for those most like a candidate; a text is known by its position.
+
+    Every score is the float that rouge_score gives, and nothing is left out for speed.
+
+    Args:
+        tokenizer: See `tokens.tokenize`.
+        threads: How many share a search in a large pool.
+    """
+
+    def __init__(self, tokenizer: Tokenizer = "rouge", threads: int = 1) -> None:
+        self._tokenizer = tokenizer
+        self._threads = threads
+        self._brute: BruteIndex | None = BruteIndex(tokenizer)
+        self._compiled: CompiledIndex | None = None
+
+    def __len__(self) -> int:
+        return len(self._brute.texts) if self._brute else len(self.compiled())
+
+    def add(self, *texts: str) -> None:
+        """Add texts to the pool."""
+        if self._brute and len(self) + len(texts) <= MAX_BRUTE:
+            for text in texts:
+                self._brute.add(text)
+        else:
+            self.compiled().add(texts)
+
+    def nearest(self, text: str, k: int = 1, size: int | None = None) -> tuple[Match, ...]:
+        """The k texts with the largest F, by (F descending, position ascending), those without any overlap left out.
+
+        Args:
+            text: The candidate.
+            k: How many at most.
+            size: Look only at the first so many texts of the pool; None for all.
+        """
+        if self._brute:
+            return self._brute.nearest(text, k, size)
+        return self.search([text], k, None if size is None else [size]).of(0)
+
+    def search(self, texts: Sequence[str], k: int = 1, sizes: Sequence[int] | None = None) -> Matches:
+        """As `nearest`, for many candidates at once.
+
+        Args:
+            texts: Candidates.
+            k: How many matches of each.
+            sizes: Of each, see `nearest`; None for all.
+        """
+        return self.compiled().search(texts, k, None if sizes is None else np.asarray(sizes, np.int64))
+
+    def judge(self, texts: Sequence[str], threshold: float, k: int = 1) -> Judged:
+        """Decide on texts one after the other: those with an F above the threshold are rejected, others are added.
+
+        Args:
+            texts: Candidates; a text without tokens is accepted.
+            threshold: Strictly above it is too similar.
+            k: How many matches of each to give.
+        """
+        return self.compiled().judge(texts, threshold, k)
+
+    def mean(self, text: str) -> float:
+        """Mean F of a text with all of the pool, as the originals record it; 0 for an empty pool."""
+        scores = self._brute.scores(text) if self._brute else self.compiled().scores(text)
+        return float(np.mean(scores)) if len(scores) else 0.0
+
+    def compiled(self) -> CompiledIndex:
+        """The index for large pools, which this one is from now on."""
+        if self._compiled is None:
+            from selfinstruct.novelty.compiled import CompiledIndex
+
+            self._compiled = CompiledIndex(self._tokenizer, self._threads)
+            if self._brute:
+                self._compiled.add(self._brute.texts)
+                self._brute = None
+        return self._compiled
