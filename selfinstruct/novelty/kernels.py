@@ -38,7 +38,7 @@ def popcount(bits: Any) -> Any:
 
 
 @_compiled
-def f_measure(lcs: int, m: int, n: int) -> float:
+def f_measure(lcs: Any, m: Any, n: Any) -> Any:
     """`tokens.rouge_l`, operation for operation."""
     if lcs == 0:
         return 0.0
@@ -47,7 +47,7 @@ def f_measure(lcs: int, m: int, n: int) -> float:
 
 
 @_compiled
-def required(score: float, m: int, n: int) -> int:
+def required(score: float, m: int, n: int) -> Any:
     """The shortest common subsequence, at least 1, whose float F is no less than a score."""
     lcs = max(np.int64(score * (m + n) * 0.5), 1)
     while lcs > 1 and f_measure(lcs - 1, m, n) >= score:
@@ -58,7 +58,7 @@ def required(score: float, m: int, n: int) -> int:
 
 
 @_compiled
-def _most(m: int, n_common: int, n: int) -> float:
+def _most(m: int, n_common: int, n: int) -> Any:
     """The largest F of m tokens with a record of n, if they have no more than so many in common."""
     return f_measure(min(n_common, n), m, n)
 
@@ -74,7 +74,7 @@ def signature(terms: Any) -> Any:
 
 
 @_compiled
-def overlap_bound(bits: Any, m: int, n_bits: int, other: Any, n: int) -> int:
+def overlap_bound(bits: Any, m: int, n_bits: int, other: Any, n: int) -> Any:
     """At most so many terms are common to sets of m and n terms with these signatures; n_bits are set in the first."""
     return min(popcount(bits & other) + min(m - n_bits, n - popcount(other)), n)
 
@@ -267,7 +267,7 @@ def forget(candidate: Any, slots: Any) -> None:
 
 
 @_compiled
-def lcs_length(record: Any, m: int, slots: Any, masks: Any, row: Any) -> int:
+def lcs_length(record: Any, m: int, slots: Any, masks: Any, row: Any) -> Any:
     """Length of the longest common subsequence of a record and the candidate of `places`.
 
     Bit-parallel: H. Hyyrö, "Bit-parallel LCS-length computation revisited" (2004). `row` is scratch, uint64[words].
