@@ -14,8 +14,9 @@ from selfinstruct.novelty.tokens import Tokenizer
 if TYPE_CHECKING:
     from selfinstruct.novelty.compiled import CompiledIndex
 
-# Up to here all pairs are compared: some 0.2 ms a candidate, while loading compiled code takes a second.
+# Up to here all pairs are compared: some 0.1 ms a candidate, while loading compiled code takes a second.
 MAX_BRUTE = 5_000
+_MAX_BRUTE_LETTERS = 2_000_000  # of texts, which then have fewer tokens than there are characters to stand for them
 
 
 class NoveltyIndex:
@@ -34,14 +35,26 @@ class NoveltyIndex:
         self._brute: BruteIndex | None = BruteIndex(tokenizer)
         self._compiled: CompiledIndex | None = None
 
+    @classmethod
+    def of(cls, compiled: CompiledIndex) -> NoveltyIndex:
+        """An index that is compiled already, for instance since it comes from a file."""
+        index = cls(compiled.vocabulary.tokenizer)
+        index._brute, index._compiled = None, compiled
+        return index
+
     def __len__(self) -> int:
         return len(self._brute.texts) if self._brute else len(self.compiled())
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self._brute.nbytes if self._brute else self.compiled().nbytes
+
     def add(self, *texts: str) -> None:
         """Add texts to the pool."""
-        if self._brute and len(self) + len(texts) <= MAX_BRUTE:
+        if brute := self._brute_for(texts):
             for text in texts:
-                self._brute.add(text)
+                brute.add(text)
         else:
             self.compiled().add(texts)
 
@@ -65,6 +78,8 @@ class NoveltyIndex:
             k: How many matches of each.
             sizes: Of each, see `nearest`; None for all.
         """
+        if brute := self._brute_for(texts):
+            return brute.search(texts, k, sizes)
         return self.compiled().search(texts, k, None if sizes is None else np.asarray(sizes, np.int64))
 
     def judge(self, texts: Sequence[str], threshold: float, k: int = 1) -> Judged:
@@ -75,6 +90,8 @@ class NoveltyIndex:
             threshold: Strictly above it is too similar.
             k: How many matches of each to give.
         """
+        if brute := self._brute_for(texts):
+            return brute.judge(texts, threshold, k)
         return self.compiled().judge(texts, threshold, k)
 
     def mean(self, text: str) -> float:
@@ -92,3 +109,10 @@ class NoveltyIndex:
                 self._compiled.add(self._brute.texts)
                 self._brute = None
         return self._compiled
+
+    def _brute_for(self, texts: Sequence[str]) -> BruteIndex | None:
+        """The index for small pools, unless these texts are too many for it."""
+        brute = self._brute
+        if not brute or len(brute.texts) + len(texts) > MAX_BRUTE:
+            return None
+        return brute if brute.n_letters + sum(map(len, texts)) <= _MAX_BRUTE_LETTERS else None
