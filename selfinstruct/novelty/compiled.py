@@ -181,12 +181,17 @@ class CompiledIndex:
         return self.segments
 
     def _compare(self, encoded: Encoded, sizes: NDArray[np.int64], matches: Matches) -> None:
-        """With all segments; large ones come first, since a good match early saves work."""
+        """With all segments.
+
+        The last one, the smallest, comes first: a good match saves work in the others. They follow from the earliest
+        on, so that equal matches further on are out of the question by their position.
+        """
         longest = _longest(encoded)
+        in_turn = self.segments[-1:] + self.segments[:-1]
 
         def compare(first: int, last: int) -> None:
             work = Workspace.of(self.vocabulary.n_terms, longest, MAX_RECORDS)
-            for segment in reversed(self.segments):
+            for segment in in_turn:
                 kernels.search(*encoded, first, last, segment, sizes, *matches, work)
 
         bounds = np.linspace(0, len(sizes), self._threads + 1).astype(int).tolist()
