@@ -1,6 +1,7 @@
 """Generate an instruction data set from seed tasks through an LLM API, filtered for novelty by ROUGE-L.
 
-One function a command, of the same name; each takes its configuration and returns its result:
+One function a command, of the same name (`judge_novelty` for `novelty`, which is a package here); each takes its
+configuration and returns its result:
 
     from selfinstruct import GenerateConfig, generate
     summary = generate(GenerateConfig(out=Path("runs/first"), num_instructions=24))
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from selfinstruct.formats import export as export
     from selfinstruct.generation import GenerateConfig as GenerateConfig
     from selfinstruct.generation import generate as generate
+    from selfinstruct.novelty_filter import NoveltyConfig as NoveltyConfig
+    from selfinstruct.novelty_filter import judge_novelty as judge_novelty
     from selfinstruct.recipe import DemoConfig as DemoConfig
     from selfinstruct.recipe import RunConfig as RunConfig
     from selfinstruct.recipe import demo as demo
@@ -38,6 +41,7 @@ _HOMES = {
     "run_status": ("status", "StatusConfig"),
     "templating": ("templates", "TemplatesConfig"),
     "refiltering": ("refilter", "RefilterConfig"),
+    "novelty_filter": ("judge_novelty", "NoveltyConfig"),
     "formats": ("export", "ExportConfig"),
     "report_page": ("report", "ReportConfig"),
     "checkup": ("doctor", "DoctorConfig"),

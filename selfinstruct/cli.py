@@ -30,6 +30,10 @@ GROUP = LazyGroup(
             "selfinstruct.refiltering", "refilter", "RefilterConfig",
             "Judge a run's candidates again with other filters; no request is made.", arguments=("run",),
         ),
+        "novelty": LazyCommand(
+            "selfinstruct.novelty_filter", "judge_novelty", "NoveltyConfig",
+            "Mark the rows of any data set that are too similar to others before them.", arguments=("source",),
+        ),
         "export": LazyCommand(
             "selfinstruct.formats", "export", "ExportConfig", "Write a run's data set in another format.",
             arguments=("run",),

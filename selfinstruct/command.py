@@ -152,7 +152,11 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Put the real command in the place of its stub."""
         name, stub, rest = super().resolve_command(ctx, args)
-        return name, self._lazy[name].load() if name and stub else None, rest
+        if not name or not stub:
+            return name, None, rest
+        loaded = self._lazy[name].load()
+        loaded.name = name  # the function's may be another
+        return name, loaded, rest
 
 
 def _build(config: type[ConfigT], values: dict[str, Any], context: click.Context) -> ConfigT:

@@ -76,14 +76,23 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     with opened(path) as file:
         for number, data in enumerate(file, start=1):
-            line = decoded(data, path, number)
-            if line.strip():
-                value = _parsed_json(line, path, number)
-                if not isinstance(value, dict):
-                    raise InputError(
-                        "must be a JSON object", path=path, line=number, remedy="write one {...} a line"
-                    )  # fmt: skip
+            if (value := json_object(data, path, number)) is not None:
                 yield number, value
+
+
+def json_object(data: bytes, path: Path, line: int) -> dict[str, Any] | None:
+    """The object in a line of a file; None for a blank one.
+
+    Raises:
+        InputError: For a line that is not a JSON object.
+    """
+    text = decoded(data, path, line)
+    if not text.strip():
+        return None
+    value = _parsed_json(text, path, line)
+    if not isinstance(value, dict):
+        raise InputError("must be a JSON object", path=path, line=line, remedy="write one {...} a line")
+    return value
 
 
 def read_json(path: Path) -> Any:
@@ -173,16 +182,21 @@ def _problem(details: ErrorDetails) -> tuple[str, str]:
     return field, problem.removeprefix("value error, ") + shown
 
 
-def refuse_to_replace(path: Path, overwrite: bool) -> None:
+def refuse_to_replace(path: Path, overwrite: bool, option: str = "--out") -> None:
     """Make sure that a file to be written replaces none that the user wants to keep.
+
+    Args:
+        path: Of the file.
+        overwrite: Whether the user said that it may be replaced.
+        option: That named it, for the message.
 
     Raises:
         UsageError: When the path is a folder, a device or the like, or a file that may not be overwritten.
     """
     if path.exists() and not path.is_file():
-        raise UsageError(f"--out {path} is {'a folder' if path.is_dir() else 'no ordinary file'}; give a file")
+        raise UsageError(f"{option} {path} is {'a folder' if path.is_dir() else 'no ordinary file'}; give a file")
     if path.exists() and not overwrite:
-        raise UsageError(f"--out {path} exists; give another file, or --overwrite")
+        raise UsageError(f"{option} {path} exists; give another file, or --overwrite")
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def read_labelled(source: str) -> LabelledData:
         rows = partial(_TEXT_FILES[kind], path)
         data = LabelledData(path.name.split(".")[0], sum(1 for _ in rows()), rows)
     elif kind == ".parquet" and not path.is_dir():
-        data = _parquet(path)
+        data = read_parquet(path)
     elif path.is_file():
         raise InputError("is of no kind that is read", path=path, remedy="give .jsonl, .csv, .tsv or .parquet")
     else:
@@ -157,7 +157,13 @@ _TEXT_FILES: dict[str, Callable[[Path], Iterator[LabelledRow]]] = {
 }
 
 
-def _parquet(path: Path) -> LabelledData:
+def read_parquet(path: Path) -> LabelledData:
+    """Open a Parquet file.
+
+    Raises:
+        InputError: For a file that is missing or not Parquet. A broken part is reported when it is reached.
+        UsageError: When pyarrow is missing.
+    """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq

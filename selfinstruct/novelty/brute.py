@@ -71,7 +71,8 @@ class BruteIndex:
         """F of a text with each of the first so many texts."""
         # Tokens that the pool lacks match nothing, so one character stands for all of them.
         query = "".join(self._characters.get(token, _UNKNOWN) for token in tokenize(text, self._tokenizer))
-        return _f_measures([query], self._encoded[:size])[0]
+        scores: NDArray[np.float64] = _f_measures([query], self._encoded[:size])[0]
+        return scores
 
     def _judge(self, texts: Sequence[str], threshold: float, accepted: NDArray[np.bool_], matches: Matches) -> None:
         """Decide on a batch, which is compared with the pool and with itself at once."""
@@ -100,11 +101,12 @@ class BruteIndex:
 def _best(scores: NDArray[np.float64], k: int) -> NDArray[np.intp]:
     """Where the k largest are, those above 0, by (score descending, place ascending)."""
     if k == 1 and len(scores):
-        best = scores.argmax(keepdims=True)
-        return best[scores[best] > 0]
+        first = scores.argmax()
+        return np.array([first] if scores[first] > 0 else [], np.intp)
     enough = np.partition(scores, -k)[-k] if k < len(scores) else 0.0
     places = np.flatnonzero((scores >= enough) & (scores > 0))
-    return places[np.argsort(-scores[places], kind="stable")[:k]]
+    order: NDArray[np.intp] = places[np.argsort(-scores[places], kind="stable")]
+    return order[:k]
 
 
 def _put(matches: Matches, candidate: int, scores: NDArray[np.float64]) -> None:
