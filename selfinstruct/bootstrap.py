@@ -20,11 +20,12 @@ from typing import Any
 import anyio
 
 from selfinstruct.errors import Error, Interrupted
-from selfinstruct.filters import Case, Filter
+from selfinstruct.filters import Case, Filter, Over
+from selfinstruct.filters.duplicate import Duplicate
 from selfinstruct.filters.judge import Judge
 from selfinstruct.filters.novelty import Novelty
 from selfinstruct.ledger import JudgedSlot, Ledger
-from selfinstruct.novelty import Match, NoveltyIndex, Tokenizer
+from selfinstruct.novelty import NoveltyIndex, Tokenizer
 from selfinstruct.pacing import Stopped
 from selfinstruct.records import Candidate, Completion, Endpoint, Example, Neighbour, Prompt, Source, Verdict
 from selfinstruct.strategies import Slot, Strategy
@@ -77,7 +78,7 @@ class Plan:
 
 
 class Pool:
-    """Seeds and accepted tasks, with the novelty index over their instructions, and one over instruction and input.
+    """Seeds and accepted tasks, with a novelty index over their instructions, and one over instruction and input.
 
     Args:
         seeds: Hand-written tasks.
@@ -88,9 +89,9 @@ class Pool:
     def __init__(self, seeds: Sequence[Example], tokenizer: Tokenizer, whole_tasks: bool = False) -> None:
         self.seeds = tuple(seeds)
         self.accepted: list[Example] = []
-        self._index = NoveltyIndex(tokenizer)
-        self._tasks = NoveltyIndex(tokenizer) if whole_tasks else None
-        self._places: dict[str, int] = {}  # of the first task with an instruction, letters and digits alone
+        overs: tuple[Over, ...] = ("instruction", "task") if whole_tasks else ("instruction",)
+        self._indexes = {over: NoveltyIndex(tokenizer) for over in overs}
+        self._places: dict[Over, dict[str, int]] = {over: {} for over in overs}  # of the first task that says the same
         self._ids: list[str] = []
         for seed in seeds:
             self._add(seed)
@@ -101,30 +102,24 @@ class Pool:
         self._add(example)
 
     def _add(self, example: Example) -> None:
-        self._index.add(example.instruction)
-        if self._tasks is not None:
-            self._tasks.add(_whole(example))
-        self._places.setdefault(normalised(example.instruction), len(self._ids))
+        for over, index in self._indexes.items():
+            index.add(_text(example, over))
+            self._places[over].setdefault(_sameness(example, over), len(self._ids))
         self._ids.append(example.id)
 
     def case(self, candidate: Candidate, language: str, n_accepted: int | None = None, k: int = N_NEAREST) -> Case:
         """A candidate before the filters; the pool is the seeds and the first so many accepted tasks (None: all)."""
         size = None if n_accepted is None else len(self.seeds) + n_accepted
 
-        def duplicate() -> str | None:
-            place = self._places.get(normalised(candidate.instruction))
+        def nearest(over: Over) -> tuple[Neighbour, ...]:
+            matches = self._indexes[over].nearest(_text(candidate, over), k, size)
+            return tuple(Neighbour(self._ids[match.position], match.score) for match in matches)
+
+        def duplicate(over: Over) -> str | None:
+            place = self._places[over].get(_sameness(candidate, over))
             return None if place is None or (size is not None and place >= size) else self._ids[place]
 
-        return Case(
-            candidate,
-            language,
-            lambda: self._named(self._index.nearest(candidate.instruction, k, size)),
-            duplicate,
-            lambda: self._named(self._tasks.nearest(_whole(candidate), k, size) if self._tasks is not None else ()),
-        )
-
-    def _named(self, matches: Iterable[Match]) -> tuple[Neighbour, ...]:
-        return tuple(Neighbour(self._ids[match.position], match.score) for match in matches)
+        return Case(candidate, language, nearest, duplicate)
 
 
 def pooled(candidate: Candidate) -> Example:
@@ -135,9 +130,20 @@ def pooled(candidate: Candidate) -> Example:
     )  # fmt: skip
 
 
-def _whole(task: Example | Candidate) -> str:
-    """Instruction and first input."""
-    return " ".join([task.instruction, *(instance.input for instance in task.instances[:1])])
+def _text(task: Example | Candidate, over: Over) -> str:
+    """The instruction, or instruction and first input."""
+    inputs = [instance.input for instance in task.instances[:1]] if over == "task" else []
+    return " ".join([task.instruction, *inputs])
+
+
+def _sameness(task: Example | Candidate, over: Over) -> str:
+    """What two tasks that say the same have in common."""
+    instruction = normalised(task.instruction)
+    if over == "instruction":
+        return instruction
+    # "3 + 4" and "3 - 4" are different inputs.
+    input = "".join(instance.input for instance in task.instances[:1])
+    return f"{instruction}\n{' '.join(unicodedata.normalize('NFKC', input).casefold().split())}"
 
 
 def normalised(text: str) -> str:
@@ -243,7 +249,7 @@ async def restore(plan: Plan, seeds: Sequence[Example], ledger: Ledger) -> State
 
     A run that reached another target is open again, and its last slot, which the target cut, not yet judged.
     """
-    whole_tasks = any(isinstance(f, Novelty) and f.over == "task" for f in plan.filters)
+    whole_tasks = any(isinstance(f, Duplicate | Novelty) and f.over == "task" for f in plan.filters)
     pool = Pool(seeds, plan.novelty_tokenizer, whole_tasks)
     recent = {strategy.kind: deque[bool](maxlen=plan.saturation_window) for strategy in plan.strategies}
     state = State(pool, deque(maxlen=plan.window), recent)
@@ -277,7 +283,7 @@ def paused(plan: Plan, state: State) -> str | None:
 
 def _weight(strategy: Strategy, instruction: str, rule: str | None) -> int:
     """A reply without any task stands for all those that it was asked for."""
-    return strategy.tasks_per_request if rule == "unparsable" and not instruction else 1
+    return strategy.tasks_per_reply if rule == "unparsable" and not instruction else 1
 
 
 class Bootstrap:

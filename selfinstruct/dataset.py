@@ -1,4 +1,7 @@
-"""The data set of a run, dataset.jsonl: one row an instance, with where it came from and what it resembles."""
+"""The data set of a run, dataset.jsonl: one row an instance, with where it came from and what it resembles.
+
+Rows that `selfinstruct templates` wrote are read as well.
+"""
 
 from __future__ import annotations
 
@@ -35,15 +38,33 @@ class _NeighbourRow(_Strict):
     score: float = Field(ge=0, le=1)
 
 
-class _DatasetRow(_Strict):
+class _Row(_Strict):
     id: StrictStr = Field(min_length=1)
     instruction: StrictStr = Field(min_length=1)
     input: StrictStr
     output: StrictStr = Field(min_length=1)
     is_classification: StrictBool
+
+    def example(self) -> Example:
+        return Example(self.id, self.instruction, (Instance(self.input, self.output),), self.is_classification)
+
+
+class _DatasetRow(_Row):
     source: _SourceRow | None
     nearest: list[_NeighbourRow]
     scores: dict[StrictStr, float] = {}
+
+    def example(self) -> Example:
+        source = Source.of_row(self.source.model_dump()) if self.source else None
+        nearest = tuple(Neighbour(neighbour.id, neighbour.score) for neighbour in self.nearest)
+        return replace(super().example(), source=source, nearest=nearest, scores=self.scores)
+
+
+class _TemplateRow(_Row):
+    is_classification: StrictBool = False  # P3 does not say
+    cluster: StrictStr
+    dataset: StrictStr
+    template: StrictStr
 
 
 def dataset_rows(example: Example) -> Iterator[dict[str, Any]]:
@@ -85,30 +106,23 @@ def dataset_path(run: Path) -> Path:
 def read_dataset(path: Path) -> list[Example]:
     """Read what `dataset_rows` wrote: rows of one example, which follow each other, become its instances again.
 
+    Rows with a template become an example each.
+
     Raises:
         InputError: For a broken line, a missing or unknown field, a repeated id, or an empty file.
     """
     examples: list[Example] = []
     ids: set[str] = set()
     for line, values in read_jsonl(path):
-        row = validate(_DatasetRow, values, path=path, line=line)
+        row = validate(_TemplateRow if "template" in values else _DatasetRow, values, path=path, line=line)
         if row.id in ids:
             raise InputError(f"'{row.id}' is used twice", path=path, line=line, field="id", remedy="make ids unique")
         ids.add(row.id)
-        instance = Instance(row.input, row.output)
         last = examples[-1] if examples else None
         if last and (row.id, row.instruction) == (_row_id(last.id, len(last.instances) + 1), last.instruction):
-            examples[-1] = replace(last, instances=(*last.instances, instance))
+            examples[-1] = replace(last, instances=(*last.instances, Instance(row.input, row.output)))
         else:
-            examples.append(_example(row, instance))
+            examples.append(row.example())
     if not examples:
         raise InputError("holds no row", path=path, remedy="generate some first")
     return examples
-
-
-def _example(row: _DatasetRow, instance: Instance) -> Example:
-    source = Source.of_row(row.source.model_dump()) if row.source else None
-    nearest = tuple(Neighbour(neighbour.id, neighbour.score) for neighbour in row.nearest)
-    return Example(
-        row.id, row.instruction, (instance,), row.is_classification, source=source, nearest=nearest, scores=row.scores
-    )

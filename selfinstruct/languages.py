@@ -83,9 +83,10 @@ _CODE = re.compile(
 )
 _FIGURES = re.compile(r"(?<![!-~])[!-~]*\d[!-~]*")
 _CAPITALS = re.compile(r"\b[A-Z]{2,}\b")  # abbreviations, keywords of SQL
+# A quotation ends before the next one opens, or else many openings would take a time that grows with their square.
 _QUOTATION = re.compile(
-    r"\"[^\"]+\"|“[^”]+”|„[^“”]+[“”]|«[^»]+»|「[^」]+」|『[^』]+』"
-    r"|(?<!\w)['‘][^'’\n]+(?:['’]\w[^'’\n]*)*['’](?!\w)"
+    r"\"[^\"]+\"|“[^“”]+”|„[^„“”]+[“”]|«[^«»]+»|「[^「」]+」|『[^『』]+』"
+    r"|(?<!\w)['‘][^'‘’\n]+(?:(?<=\w)['’]\w[^'‘’\n]*)*['’](?!\w)"
 )
 _SEGMENT_END = re.compile(r"[:：\n。！？?]|[.!]\s|->|→")
 

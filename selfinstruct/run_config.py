@@ -31,7 +31,9 @@ class GenerateConfig(Config):
     )
     filter: list[AnyFilter] = Field(
         [],
-        description="Further filters, or the usual ones with other options, as in length:max_words=80.",
+        description="Further filters, or the usual ones with other options, as in contamination:tasks=FILE,"
+        " judge:model=NAME, length:max_words=80. novelty:over=task and duplicate:over=task, both, let an instruction"
+        " come again with another input.",
         json_schema_extra={"metavar": "NAME[:OPTION=VALUE,...]"},
     )
     without: list[str] = Field([], description="Usual filters to leave out.", json_schema_extra={"metavar": "NAME"})

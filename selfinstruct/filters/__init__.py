@@ -10,10 +10,13 @@ import abc
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from selfinstruct.records import Candidate, Instance, Neighbour, Verdict
 from selfinstruct.specs import Spec
+
+# What tasks are compared by: their instruction, or instruction and first input together.
+Over = Literal["instruction", "task"]
 
 
 @dataclass(frozen=True)
@@ -23,16 +26,14 @@ class Case:
     Attributes:
         candidate: What is judged.
         language: Of the run, ISO 639-1.
-        find_nearest: Gives the most similar instructions in the pool, highest first; costly.
-        find_duplicate: Gives the id of a task in the pool with the same instruction, case and punctuation aside.
-        find_nearest_task: As `find_nearest`, but by instruction and first input together.
+        find_nearest: Gives the most similar tasks in the pool, highest first; costly.
+        find_duplicate: Gives the id of a task in the pool that says the same.
     """
 
     candidate: Candidate
     language: str
-    find_nearest: Callable[[], tuple[Neighbour, ...]] = tuple
-    find_duplicate: Callable[[], str | None] = lambda: None
-    find_nearest_task: Callable[[], tuple[Neighbour, ...]] = tuple
+    find_nearest: Callable[[Over], tuple[Neighbour, ...]] = lambda over: ()
+    find_duplicate: Callable[[Over], str | None] = lambda over: None
 
     @property
     def instruction(self) -> str:
@@ -47,12 +48,16 @@ class Case:
     @cached_property
     def nearest(self) -> tuple[Neighbour, ...]:
         """The most similar instructions in the pool, highest first."""
-        return self.find_nearest()
+        return self.find_nearest("instruction")
 
     @cached_property
     def nearest_task(self) -> tuple[Neighbour, ...]:
         """The most similar tasks in the pool by instruction and first input together, highest first."""
-        return self.find_nearest_task()
+        return self.find_nearest("task")
+
+    def nearest_over(self, over: Over) -> tuple[Neighbour, ...]:
+        """The most similar tasks in the pool, highest first."""
+        return self.nearest if over == "instruction" else self.nearest_task
 
 
 class Filter(Spec, abc.ABC):

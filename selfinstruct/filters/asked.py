@@ -32,14 +32,33 @@ def lines(listed: str) -> str:
 # A command is given at the start of a sentence or after "then", maybe after polite words.
 _POLITE = words(
     "please kindly now first next also just can could would will you help me let's go ahead and then hey hi ok okay"
-    " i_want_you_to i_need_you_to i'd_like_you_to you_need_to"
+    " i_want_you_to i_need_you_to i'd_like_you_to you_need_to you_have_to you_should your_task_is_to try_to"
 )
-_START = rf"(?:\A|[.!?;…] |\bthen )(?:{_POLITE},? ){{0,9}}?"
+_START = rf"(?:\A|[.!?;…] |\bthen )(?!you can\b)(?:{_POLITE},? ){{0,9}}?"
 
 
 def demand(pattern: str) -> re.Pattern[str]:
     """Finds what the assistant itself is to do, as opposed to what is spoken of; group "what" is the demand."""
     return re.compile(rf"{_START}(?P<what>{pattern})", re.I)
+
+
+# Texts, thoughts, figures and what is said of them: what is done to these is writing, whatever the verb.
+TEXTUAL = words(
+    "texts? sentences? paragraphs? passages? stor(?:y|ies) tales? plots? poems? verses? stanzas? lines? words?"
+    " phrases? clauses? letters? essays? articles? reports? reviews? summar(?:y|ies) speech(?:es)? dialogues? scenes?"
+    " chapters? titles? headlines? lists? tables? columns? rows? cells? data data_?sets? numbers? digits? figures?"
+    " values? terms? equations? fractions? expressions? formulas? sums? results? outputs? arguments? points? ideas?"
+    " claims? thesis themes? topics? questions? answers? facts? reasons? examples? metaphors? jokes? puns? rhymes?"
+    " rhythm tones? styles? voices? moods? meanings? theor(?:y|ies) concepts? problems? issues? plans? pros cons"
+    " evidence languages? english wording grammar spelling punctuation commas? verbs? nouns? adjectives? tenses?"
+    " errors? mistakes? typos? bugs? code functions? function's program strings? arrays? variables? characters?"
+    " readers? audience narrator blanks? gaps? instructions? drafts? quotes? quotations? references? sections?"
+    " contents? descriptions? definitions? messages? slogans? captions? statements? proverbs? idioms? analog(?:y|ies)"
+    " invitations? offers? proposals? impacts? effects? success logic jargon scenario following above below events?"
+    " options? steps? items? sound drama tension stage differences? understanding rights chances reasoning opinions?"
+    " beliefs? knowledge decisions? homework resume cv cover_letter verdicts? sermons? lectures? monologues? inner"
+    " world mind"
+)
 
 
 def straight(text: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from selfinstruct.parsing.borders import SEPARATOR, trimmed
-from selfinstruct.parsing.labels import MARKUP, SPACE, TASK_WORDS, Field, Label, find_labels
+from selfinstruct.parsing.labels import EXAMPLE_WORDS, MARKUP, SPACE, TASK_WORDS, Field, Label, find_labels
 from selfinstruct.parsing.replies import real_input, unwrapped, without_plain_fence
 from selfinstruct.parsing.structured import Item, json_items
 from selfinstruct.parsing.tables import without_tables
@@ -20,14 +20,27 @@ _BARE_INSTRUCTION = re.compile(
     re.I,
 )
 _MAX_INSTRUCTION = 2000  # characters that are looked at for an instruction without a label
+# The line before "Instruction:" that says which task it is: "### 5. Rivers", "**Task 5: rivers**", "5."
+_HEADING = re.compile(
+    rf"(?:{MARKUP}(?:{TASK_WORDS}|{EXAMPLE_WORDS}){SPACE}?#?|[ \t]{{0,16}}#{{1,6}}[ \t]{{1,4}})\d{{1,3}}\b"
+    rf"|{MARKUP}\d{{1,3}}[.．。、)）:：]?[*_` \t]{{0,8}}\Z",
+    re.I,
+)
+_MAX_HEADING = 200  # characters that are looked at for one
+_NUMBER = re.compile(r"\d{1,3}")
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One task of a list reply."""
+    """One task of a list reply.
+
+    Attributes:
+        number: With which it was labelled, None where it was with none; the same task may stand under any.
+    """
 
     instruction: str
     instances: tuple[Instance, ...]
+    number: int | None = field(default=None, compare=False)
 
 
 def task_blocks(text: str) -> list[Block]:
@@ -43,22 +56,36 @@ def task_blocks(text: str) -> list[Block]:
     labels = _fields(text, find_labels(text))
     starts = [label.start for label in labels] + [len(text)]
     head = trimmed(text[: starts[0]], followed=bool(labels))
-    # Before an instruction's label stands an introduction, or a block that has nothing but its instruction.
-    is_introduction = bool(labels) and labels[0].field == "instruction" and head.endswith((":", "："))
+    # Before an instruction's label stands an introduction, a heading, or a block that has nothing but its instruction.
+    introduces = head.endswith((":", "：")) or ("\n" not in head and _HEADING.match(head))
+    is_introduction = bool(labels) and labels[0].field == "instruction" and introduces
     blocks: list[dict[Field, str]] = [{"instruction": head}] if head and not is_introduction else []
+    numbers: list[int | None] = [None] * len(blocks)
     for label, following, start in zip(labels, [*labels[1:], None], starts[1:], strict=False):
         if label.field == "instruction" or not blocks or {label.field, "output"} & set(blocks[-1]):
             blocks.append({})
+            numbers.append(None)
         followed = following is not None and (label.field == "output" or following.field == "instruction")
         blocks[-1][label.field] = without_plain_fence(trimmed(text[label.end : start], followed))
-    return [_block(block) for block in blocks if any(block.values())]
+        numbers[-1] = _number(text, label) if numbers[-1] is None else numbers[-1]
+    return [_block(block, number=n) for block, n in zip(blocks, numbers, strict=True) if any(block.values())]
 
 
-def _block(fields: dict[Field, str], instances: Iterable[Instance] = ()) -> Block:
+def _block(fields: dict[Field, str], instances: Iterable[Instance] = (), number: int | None = None) -> Block:
     if not instances and {"input", "output", "label"} & set(fields):
         output = fields.get("output") or fields.get("label", "")
         instances = (Instance(real_input(fields.get("input", "")), output),)
-    return Block(" ".join(fields.get("instruction", "").split()), tuple(instances))
+    return Block(" ".join(fields.get("instruction", "").split()), tuple(instances), number)
+
+
+def _number(text: str, label: Label) -> int | None:
+    """Which task a label says that it belongs to: "4. Input:", "Task 4:", or in the heading before an instruction."""
+    found = _NUMBER.search(text, label.start, label.end)
+    if not found and label.field == "instruction":
+        before = text[max(label.start - _MAX_HEADING, 0) : label.start].rstrip()
+        heading = _HEADING.match(before, before.rfind("\n") + 1)
+        found = _NUMBER.search(heading[0]) if heading else None
+    return int(found[0]) if found else None
 
 
 def _of_item(item: Item) -> Block:

@@ -94,13 +94,18 @@ class Strategy(Spec, abc.ABC):
 
     Attributes:
         share: Of several strategies in a mixture; without shares the next one takes over when one is saturated.
-        tasks_per_request: How many tasks one reply is asked for.
+        tasks_per_request: How many tasks are asked for at once.
         replies_per_request: How many replies a request for tasks asks for.
     """
 
     share: float | None = Field(None, gt=0)
     tasks_per_request: int = Field(8, gt=0, le=50)
     replies_per_request: int = Field(1, gt=0, le=16)
+
+    @property
+    def tasks_per_reply(self) -> int:
+        """How many tasks one reply is asked for; one without any stands for so many that failed."""
+        return self.tasks_per_request
 
     @abc.abstractmethod
     async def propose(self, slot: Slot) -> list[Candidate]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
-from itertools import product
+from itertools import pairwise, product
 from operator import eq
 from pathlib import Path
 from random import Random
@@ -293,8 +293,9 @@ def _candidates(
     if not blocks:
         return [unparsable(slot, completion, prompt.demonstrations)]
     candidates = []
-    for index, block in enumerate(blocks):
-        attributes = drawn[index] if index < len(drawn) else None
+    briefs = _briefs([block.number for block in blocks], len(prompt.demonstrations) + 1, len(drawn))
+    for index, (block, brief) in enumerate(zip(blocks, briefs, strict=True)):
+        attributes = drawn[brief] if brief < len(drawn) else None
         rejection = None
         if completion.finish_reason == "length" and index == len(blocks) - 1:
             rejection = Verdict("truncated", "the reply reached its token limit inside this task")
@@ -308,6 +309,25 @@ def _candidates(
         )  # fmt: skip
         candidates.append(candidate)
     return candidates
+
+
+def _briefs(numbers: Sequence[int | None], first: int, n: int) -> list[int]:
+    """Which brief each task follows, counted from 0: by its number, or by its place if the numbers make no sense.
+
+    They do if they grow and are the briefs' own, or count them from 1; a task without one comes next.
+
+    Args:
+        numbers: Of the tasks, as labelled.
+        first: Number of the first brief.
+        n: How many there are.
+    """
+    start = 1 if numbers[0] == 1 else first
+    filled: list[int] = []
+    for number in numbers:
+        following = filled[-1] + 1 if filled else start
+        filled.append(following if number is None else number)
+    grows = all(one < other for one, other in pairwise([start - 1, *filled]))
+    return [number - start for number in filled] if grows and filled[-1] < start + n else list(range(len(filled)))
 
 
 def _brief(table: AttributeTable, number: int, drawn: Mapping[str, str]) -> str:

@@ -127,6 +127,11 @@ class EvolInstruct(Strategy):
     seed_share: float = Field(0.25, ge=0, le=1)
     check: bool = True
 
+    @property
+    def tasks_per_reply(self) -> int:
+        """One: each request rewrites one parent."""
+        return 1
+
     async def propose(self, slot: Slot) -> list[Candidate]:
         """New tasks from some of the old ones, all at once."""
         evolutions = self.evolutions(slot)

@@ -138,6 +138,29 @@ def test_novelty_decisions_are_rouge_scores(server, tmp_path):
     assert sum(rule == "novelty" for _, _, rule, _ in judged) > 5
 
 
+@pytest.mark.parametrize(
+    ("filters", "n_accepted"),
+    [
+        (("novelty:over=task", "duplicate:over=task"), 3),
+        (("novelty:over=task",), 1),
+        (("duplicate:over=task",), 1),
+        (None, 1),
+    ],
+)
+def test_over_whole_tasks_an_instruction_comes_again_with_another_input(server, tmp_path, filters, n_accepted):
+    task, again = "Say which of these comes last.", "PLUM,  fig"
+    inputs = ("plum, fig", "seven, three, nine, eleven", again, "north, south, east, west, up and down")
+    blocks = [f"{n}. Instruction: {task}\n{n}. Input:\n{i}\n{n}. Output:\nok" for n, i in enumerate(inputs, 4)]
+    server.set(script={"Instruction:": "\n###\n".join(blocks).removeprefix("4. Instruction:")})
+    flags = {"strategy": "alpaca", "saturation_window": 68, "window": 1, "filter": filters}
+    assert generate(tmp_path, server.base_url, **flags) == 5
+    accepted = rows(tmp_path / "dataset.jsonl")
+    assert {row["instruction"] for row in accepted} == {task}
+    assert [row["input"] for row in accepted] == [inputs[0], inputs[1], inputs[3]][:n_accepted]
+    repeated = next(row for row in rows(tmp_path / "rejected.jsonl") if row["candidate"]["input"] == again)
+    assert (repeated["rule"], repeated["nearest"][0]) == ("duplicate", {"id": accepted[0]["id"], "score": 1.0})
+
+
 @pytest.mark.parametrize("strategy", ["self-instruct", "alpaca"])
 def test_timing_and_faults_shape_nothing(server, tmp_path, strategy):
     flags = {"strategy": strategy, "num_instructions": 50, "tasks_per_request": 6}

@@ -98,6 +98,19 @@ def test_a_saturated_strategy_leaves_the_others(server, tmp_path, caplog):
     assert last == [("alpaca",)] * 3
 
 
+@pytest.mark.parametrize(
+    ("strategy", "n_replies"),
+    [("evol-instruct", 20), ("evol-instruct:tasks_per_request=10", 20), ("attributed", 5),
+     ("attributed:tasks_per_request=2", 10), ("alpaca:tasks_per_request=10", 2)],
+)  # fmt: skip
+def test_a_reply_without_any_task_counts_for_those_that_it_was_asked_for(server, tmp_path, strategy, n_replies):
+    """A list that failed is as many failures as it was to have tasks, a rewriting that failed is one."""
+    server.set(script={".": ""})
+    assert generate(tmp_path, server.base_url, strategy=strategy, saturation_window=20, window=1) == 5
+    assert summary(tmp_path)["closed_by"] == "saturated"
+    assert summary(tmp_path)["rejected"] == {"unparsable": n_replies}
+
+
 # -- elimination and lineage -----------------------------------------------------------------------------------------
 
 

@@ -3,11 +3,14 @@
 import builtins
 import gzip
 import json
+from dataclasses import astuple
 
 import pytest
 
 from finetune.rows import read_rows
+from selfinstruct.cli import GROUP as SELFINSTRUCT
 from selfinstruct.command import LazyCommand, LazyGroup, run_program
+from selfinstruct.dataset import read_dataset
 from selfinstruct.files import shipped, to_toml
 from selfinstruct.tasks import read_tasks
 
@@ -73,7 +76,7 @@ def test_labelled_rows_become_training_rows(pairs, out, capsys):
     rows = rows_in(out)
     assert len(rows) == len(PAIRS)
     assert all(
-        list(row) == ["id", "instruction", "input", "output", "cluster", "dataset", "template"]
+        list(row) == ["id", "instruction", "input", "output", "is_classification", "cluster", "dataset", "template"]
         and (row["cluster"], row["dataset"]) == ("inference", "pairs")
         and row["id"].startswith("pairs/")
         and row["id"].endswith(f"/{row['template']}")
@@ -223,6 +226,59 @@ def test_every_cluster_goes_into_both_readers(tmp_path, out):
         assert len(list(read_rows(out))) == len(rows_in(out)) >= 10 * len(rows)
         assert run(*base, "--format", "tasks") == 0
         assert len(read_tasks([out])) == len(rows_in(out)) >= 7 * len(rows)
+
+
+def exported(source, tmp_path, form):
+    path = tmp_path / f"exported.{form}"
+    assert run_program(SELFINSTRUCT, "selfinstruct", ["export", str(source), "--format", form, "--out", str(path)]) == 0
+    return path
+
+
+@pytest.mark.parametrize("kind", ["templates", "p3"])
+def test_what_is_written_goes_into_every_reader_of_data(tmp_path, pairs, out, kind):
+    import pyarrow.parquet as pq
+
+    if kind == "templates":
+        assert run(pairs, "--task", "inference", *NLI, "--out", out) == 0
+    else:
+        assert run(write_rows(tmp_path / "p3.jsonl", P3), "--task", "p3", "--out", out) == 0
+    written = rows_in(out)
+    assert len(written) == {"templates": len(PAIRS), "p3": len(P3)}[kind]
+    triples = [(row["instruction"], row["input"], row["output"]) for row in written]
+    assert [(e.id, e.instruction, *map(astuple, e.instances)) for e in read_dataset(out)] == [
+        (row["id"], row["instruction"], (row["input"], row["output"])) for row in written
+    ]
+
+    alpaca = json.loads(exported(out, tmp_path, "alpaca").read_text())
+    assert [(row["instruction"], row["input"], row["output"]) for row in alpaca] == triples
+    messages = rows_in(exported(out, tmp_path, "messages"))
+    assert [[turn["content"] for turn in row["messages"]] for row in messages] == [
+        ["\n\n".join(filter(None, (instruction, input))), output] for instruction, input, output in triples
+    ]
+    assert len(json.loads(exported(out, tmp_path, "sharegpt").read_text())) == len(triples)
+    assert [row["completion"] for row in rows_in(exported(out, tmp_path, "completion"))] == [row[2] for row in triples]
+    table = pq.read_table(exported(out, tmp_path, "parquet")).to_pylist()
+    assert [(row["instruction"], row["input"], row["output"]) for row in table] == triples
+    assert [row["id"] for row in table] == [row["id"] for row in written]
+    assert [row["is_classification"] for row in table] == [row.get("is_classification", False) for row in written]
+
+    for path in (out, tmp_path / "exported.alpaca"):
+        copy = path.rename(tmp_path / f"copy{'.jsonl' if path == out else '.json'}")
+        assert [(row.instruction, row.input, row.output) for row in read_rows(copy)] == triples
+        assert [item.references for item in read_tasks([copy])] == [(output,) for *_, output in triples]
+
+
+def test_rows_say_whether_their_answer_is_one_of_a_few(tmp_path, out):
+    """Turned around, a task of classification asks for a text; in P3 it is not known."""
+    text = "A slow, grey film with one good scene at the very end."
+    review = write_rows(tmp_path / "reviews.jsonl", [{"text": text, "label": "negative"}])
+    assert run(review, "--task", "sentiment", "--templates-per-row", 99, "--out", out) == 0
+    rows = rows_in(out)
+    assert {row["is_classification"] for row in rows} == {True, False}
+    for row in rows:
+        assert row["is_classification"] == ("one good scene" not in row["output"])
+    assert run(write_rows(tmp_path / "p3.jsonl", P3), "--task", "p3", "--out", out, "--overwrite") == 0
+    assert not any("is_classification" in row for row in rows_in(out))
 
 
 # -- holding out -------------------------------------------------------------------------------------------------------

@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfinstruct.files import shipped
-from selfinstruct.filters import Case, Filter
+from selfinstruct.filters import Case, Filter, asked
 from selfinstruct.filters.contamination import Contamination
+from selfinstruct.filters.keyword import Keyword
 from selfinstruct.filters.personal_data import luhn
+from selfinstruct.filters.tools import Tools
 from selfinstruct.filters.union import USUAL
 from selfinstruct.records import Candidate, Instance, Verdict
-from tests.judging import SOURCE
+from tests.judging import SOURCE, case_of
 
 ALL: tuple[Filter, ...] = (*USUAL, Contamination(tasks=shipped("heldout")))
 # Pieces that the filters look for, so that texts come near their edges.
@@ -76,9 +78,35 @@ def test_a_megabyte_takes_seconds(piece):
     text = piece * (1_000_000 // len(piece))
     case = Case(Candidate("x", f"{text}x", (Instance(text, f"{text}x"),), False, SOURCE), "en")
     for one in USUAL:
-        before = time.perf_counter()
+        before = time.process_time()
         one.judge(case)
-        assert time.perf_counter() - before < 5, one.kind
+        assert time.process_time() - before < 5, one.kind
+
+
+WORDY = (
+    "a ", "the ", "then ", "then please ", "; ", ". ", "! ", "; what is the ", "; what my ", "; find me the ",
+    "; is the ", "then send a b c d ", "; wash a b of c ", "then put x in ", "what the photo in ", "given a ",
+    "the left of the ", "how many ", "today ", "map ! ", "map", "create a new ", "my ", "and send it ", "could you ",
+    "'a ", "“", "«", "`",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", WORDY, ids=repr)
+def test_what_an_instruction_asks_is_found_in_a_time_that_grows_with_its_length(piece, monkeypatch):
+    """However much of an instruction is looked at: here it is all of it."""
+    monkeypatch.setattr(asked, "MAX_CHARACTERS", 10**6)
+
+    def shortest_time(one, length):
+        case = case_of("Say it and " + piece * (length // len(piece)))
+        times = []
+        for _ in range(3):
+            start = time.process_time()
+            one.judge(case)
+            times.append(time.process_time() - start)
+        return min(times)
+
+    for one in (Keyword(), Tools()):  # eight times the text; its square would be 64 times the time
+        assert shortest_time(one, 16_000) < 32 * shortest_time(one, 2_000), one.kind
 
 
 @given(st.text("0123456789", min_size=1, max_size=18))

@@ -222,6 +222,49 @@ def test_tasks_keep_what_was_drawn_for_them():
     assert set(candidates[0].source.demonstrations) == {"seed-a", "seed-b"}
 
 
+def numbered(*numbers):
+    """A reply with a block for each number; one for None goes on where the prompt ended."""
+    return "###\n".join(
+        f" Q{n}?\n" if number is None else f"{number}. Instruction: Q{n}?\n{number}. Output:\nA\n"
+        for n, number in enumerate(numbers)
+    )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "briefs"),
+    [
+        ((3, 4, 5, 6), (0, 1, 2, 3)),
+        ((3, 5), (0, 2)),  # one is left out
+        ((4, 6), (1, 3)),
+        ((6,), (3,)),
+        ((1, 2, 3), (0, 1, 2)),  # counted anew
+        ((1, 3), (0, 2)),
+        ((None, 5), (0, 2)),
+        ((None, 4, 3), (0, 1, 2)),
+        ((None, 2, 3), (0, 1, 2)),
+        ((3, 3, 3), (0, 1, 2)),  # as markdown allows
+        ((3, 5, 4), (0, 1, 2)),
+        ((3, 5, 5), (0, 1, 2)),
+        ((2, 3), (0, 1)),
+        ((7, 8), (0, 1)),
+        ((3, 12), (0, 1)),
+        ((3, 4, 5, 6, 7), (0, 1, 2, 3, None)),
+        ((1, 2, 3, 4, 5), (0, 1, 2, 3, None)),
+    ],
+)
+def test_a_task_goes_with_the_brief_whose_number_it_has_unless_the_numbers_make_no_sense(numbers, briefs):
+    strategy = Attributed(tasks_per_request=4)
+    _, slot = slot_of(3, numbered(*numbers))
+    candidates = anyio.run(strategy.propose, slot)
+    rows = strategy.drawn(slot)
+    assert [c.instruction for c in candidates] == [f"Q{n}?" for n in range(len(numbers))]
+    assert [c.source.attributes for c in candidates] == [{} if n is None else rows[n] for n in briefs]
+    assert [c.rejection and c.rejection.rule for c in candidates] == [
+        None if n is not None else "surplus" for n in briefs
+    ]
+    assert len({c.id for c in candidates}) == len(candidates)
+
+
 def test_reply_without_a_task_is_one_rejected_row_and_a_cut_one_loses_its_last():
     strategy = Attributed(tasks_per_request=3)
     (none,) = anyio.run(strategy.propose, slot_of(0, " ")[1])

@@ -8,6 +8,7 @@ import pytest
 
 from selfinstruct.bootstrap import Plan, Pool, screen
 from selfinstruct.bootstrap import judge as judge_with
+from selfinstruct.filters.duplicate import Duplicate
 from selfinstruct.filters.novelty import Novelty
 from selfinstruct.filters.union import USUAL
 from selfinstruct.records import Candidate, Example, Instance, Source, Verdict
@@ -60,7 +61,7 @@ def test_cheap_filters_speak_before_novelty_and_novelty_before_the_target():
     assert judge(candidate("Show the image of it."), pool).rule == "keyword"
     assert judge(candidate(output=""), pool).rule == "empty_output"
     assert judge(candidate("Name any river of Asia."), pool, 0).rule == "novelty"
-    assert judge(candidate("Count all your sheep tonight."), pool, 0).rule == "target_reached"
+    assert judge(candidate("Describe an old wooden clock."), pool, 0).rule == "target_reached"
     cut = Verdict("truncated", "cut")
     assert judge(candidate(rejection=cut), pool) is cut
 
@@ -89,6 +90,61 @@ def test_duplicate_is_one_whatever_its_case_and_punctuation():
     assert (verdict.rule, verdict.detail, verdict.nearest[0].id) == ("duplicate", "same as seed-0", "seed-0")
     chinese = judge_with(candidate("你好，世界！你好"), replace(PLAN, language="zh"), pool_of("你好世界你好"))
     assert chinese.rule == "duplicate"
+
+
+def whole(instruction, input, id="x"):
+    """A task with its input, as it stands in the pool and as a candidate."""
+    instances = (Instance(input, "An answer."),)
+    return Example(id, instruction, instances, False), Candidate(id, instruction, instances, False, SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "input", "rule"),
+    [
+        ("Add up the two numbers.", "3 + 4", "duplicate"),
+        ("add up: the TWO numbers", " 3  +\n4 ", "duplicate"),
+        ("Add up the two numbers.", "3 - 4", "novelty"),  # to ROUGE a sign is nothing
+        ("Add up the two numbers.", "seventeen thousand and twenty-three apples", None),
+        ("Add up these two numbers.", "3 + 4", "novelty"),
+        ("Add up the two numbers.", "", "novelty"),
+    ],
+)
+def test_over_whole_tasks_an_instruction_may_come_again_with_another_input(instruction, input, rule):
+    over_task = tuple(replace_over(f) for f in USUAL)
+    old, _ = whole("Add up the two numbers.", "3 + 4", "old")
+    pool = Pool([old], "rouge", whole_tasks=True)
+    _, new = whole(instruction, input)
+    assert judge(new, pool, filters=over_task).rule == rule
+    assert judge(new, pool).rule in ("duplicate", "novelty")  # by instruction none of them is new
+    assert not screen(replace(PLAN, filters=over_task), pool, 0)(instruction)
+
+
+def replace_over(one):
+    return one.model_copy(update={"over": "task"}) if isinstance(one, Duplicate | Novelty) else one
+
+
+def test_either_filter_may_go_over_tasks_alone():
+    """Then the other one is the stricter: no instruction twice, or none that is similar."""
+    old, _ = whole("Add up the two numbers.", "3 + 4", "old")
+    pool = Pool([old], "rouge", whole_tasks=True)
+    _, new = whole("Add up the two numbers.", "seventeen thousand and twenty-three apples")
+    assert judge(new, pool, filters=(Duplicate(), Novelty(over="task"))).rule == "duplicate"
+    assert judge(new, pool, filters=(Duplicate(over="task"), Novelty())).rule == "novelty"
+
+
+def test_a_sign_makes_another_input_where_no_word_does():
+    old, _ = whole("Compute.", "3 + 4", "old")
+    pool = Pool([old], "rouge", whole_tasks=True)
+    for input, rule in (("3 + 4", "duplicate"), ("3 - 4", None)):
+        assert judge(whole("Compute.", input)[1], pool, filters=(Duplicate(over="task"),)).rule == rule
+
+
+def test_a_later_task_is_no_duplicate_for_an_earlier_slot():
+    pool = Pool([], "rouge", whole_tasks=True)
+    old, new = whole("Compute.", "3 + 4", "old")
+    pool.add(old)
+    assert pool.case(new, "en", n_accepted=0).find_duplicate("task") is None
+    assert pool.case(new, "en", n_accepted=1).find_duplicate("task") == "old"
 
 
 def test_other_threshold():

@@ -46,6 +46,38 @@ def test_row_that_only_looks_like_a_further_instance_stays_its_own(tmp_path):
     assert read_dataset(written(tmp_path / "dataset.jsonl", ONE, other)) == [ONE, other]
 
 
+TEMPLATED = {
+    "id": "films/1f/verdict", "instruction": "Good or bad?", "input": "Fine.", "output": "good",
+    "is_classification": True, "cluster": "sentiment", "dataset": "films", "template": "verdict",
+}  # fmt: skip
+
+
+def test_rows_of_templates_are_read_too(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    unknown = {name: value for name, value in TEMPLATED.items() if name != "is_classification"}
+    write_jsonl(path, [TEMPLATED, {**unknown, "id": "films/2a", "template": ""}])
+    instances = (Instance("Fine.", "good"),)
+    assert read_dataset(path) == [
+        Example("films/1f/verdict", "Good or bad?", instances, True),
+        Example("films/2a", "Good or bad?", instances, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": "red"}, "field 'colour': is not a known field"),
+        ({"cluster": 3}, "field 'cluster'"),
+        ({"output": ""}, "field 'output'"),
+        ({"source": None}, "field 'source': is not a known field"),
+    ],
+)
+def test_wrong_row_of_templates_is_named(tmp_path, change, message):
+    write_jsonl(tmp_path / "rows.jsonl", [{**TEMPLATED, **change}])
+    with pytest.raises(InputError, match=message):
+        read_dataset(tmp_path / "rows.jsonl")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

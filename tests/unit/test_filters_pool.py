@@ -13,6 +13,7 @@ from selfinstruct.errors import InputError
 from selfinstruct.files import shipped
 from selfinstruct.filters import Case
 from selfinstruct.filters.contamination import Contamination
+from selfinstruct.filters.duplicate import Duplicate
 from selfinstruct.filters.novelty import Novelty
 from selfinstruct.filters.union import AnyFilter
 from selfinstruct.records import Candidate, Instance, Neighbour
@@ -43,21 +44,37 @@ def detail(one: Contamination, instruction: str, input: str = "", output: str = 
 # -- the pool ----------------------------------------------------------------------------------------------------------
 
 
-def test_novelty_over_tasks_waits_for_the_input():
-    def case(instances: tuple[Instance, ...]) -> Case:
-        candidate = Candidate("x", "Sort the list.", instances, False, SOURCE)
-        same, other = (Neighbour("same", 1.0),), (Neighbour("other", 0.4),)
-        return Case(candidate, "en", find_nearest=lambda: same, find_nearest_task=lambda: other)
+def case_in_pool(*instances: Instance) -> Case:
+    """A task whose instruction the pool has, with another input."""
+    candidate = Candidate("x", "Sort the list.", instances, False, SOURCE)
+    nearest = {"instruction": (Neighbour("same", 1.0),), "task": (Neighbour("other", 0.4),)}
+    return Case(candidate, "en", lambda over: nearest[over], lambda over: "same" if over == "instruction" else None)
 
+
+def test_novelty_over_tasks_waits_for_the_input():
+    case = case_in_pool
     over_task, over_instruction = Novelty(over="task"), Novelty()
-    assert over_task.judge(case(())) is None
-    assert over_task.judge(case((Instance("3, 1", "1, 3"),))) is None
-    verdict = over_instruction.judge(case(()))
+    assert over_task.judge(case()) is None
+    assert over_task.judge(case(Instance("3, 1", "1, 3"))) is None
+    verdict = over_instruction.judge(case())
     assert verdict is not None
     assert verdict.detail == "ROUGE-L 1.000 to same"
-    verdict = Novelty(over="task", threshold=0.3).judge(case((Instance("3, 1", "1, 3"),)))
+    verdict = Novelty(over="task", threshold=0.3).judge(case(Instance("3, 1", "1, 3")))
     assert verdict is not None
     assert verdict.detail == "ROUGE-L 0.400 to other"
+
+
+def test_duplicate_over_tasks_waits_for_the_input():
+    with_input = case_in_pool(Instance("3, 1", "1, 3"))
+    for case in (case_in_pool(), with_input):
+        verdict = Duplicate().judge(case)
+        assert verdict is not None
+        assert (verdict.rule, verdict.detail) == ("duplicate", "same as same")
+        assert Duplicate(over="task").judge(case) is None
+    repeated = Case(with_input.candidate, "en", with_input.find_nearest, lambda over: over)
+    verdict = Duplicate(over="task").judge(repeated)
+    assert verdict is not None
+    assert (verdict.detail, verdict.nearest) == ("same as task", (Neighbour("other", 0.4),))
 
 
 # -- held-out tasks ----------------------------------------------------------------------------------------------------

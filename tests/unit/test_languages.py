@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfinstruct import languages
 from selfinstruct.languages import identify, is_written_in, language_name
 from selfinstruct.novelty import tokenize
 
@@ -577,6 +578,36 @@ def test_no_text_takes_long(text):
     is_written_in(text, "en")
     identify(text)
     assert time.process_time() - start < 0.2
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["a", "a.", "ab_", "_", "-", "- ", "-a", "<", "<a", "\\a", "a(", "w.", "1", "$", "é", "字_", "http://", "`", '"',
+     "“", "„", "«", "「", "『", "'", "'a ", " 'a", "a'b ", "‘"],
+)  # fmt: skip
+def test_time_grows_with_the_length_of_a_text_and_not_with_its_square(piece, monkeypatch):
+    """Whatever part of a text is looked at: here it is all of it."""
+    monkeypatch.setattr(languages, "_MAX_CHARACTERS", 10**6)
+    identify("The model is loaded by now.")
+
+    def shortest_time(length):
+        text = piece * (length // len(piece))
+        times = []
+        for _ in range(3):
+            start = time.process_time()
+            is_written_in(text, "en")
+            identify(text)
+            times.append(time.process_time() - start)
+        return min(times)
+
+    # Eight times the text; its square would be 64 times the time.
+    assert shortest_time(8_000) < 24 * shortest_time(1_000)
+
+
+def test_quotations_inside_quotations_leave_the_frame():
+    frame = "Übersetze den Satz „{}“ ins Französische und erkläre jedes Wort."
+    for quoted in ("He said „good morning“ to us", "We saw ‘the old mill’ there", "Don't say 'never' to me"):
+        assert is_written_in(frame.format(quoted), "de") is True
 
 
 @settings(max_examples=200, deadline=None)

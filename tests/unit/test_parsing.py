@@ -228,6 +228,43 @@ def test_blocks(text):
 
 
 @pytest.mark.parametrize(
+    "opening",
+    [
+        "{}. Instruction:",
+        "**{}. Instruction:**",
+        "### {}. Instruction:",
+        "（{}）指令：",
+        "Task {}:",
+        "Instruction {}:",
+        "### Task {}\nInstruction:",
+        "**Task {}: rivers**\n\nInstruction:",
+        "## {}. Rivers\n**Instruction:**",
+        "{}.\nInstruction:",
+        "### {}.\nInstruction:",
+        "任务 {}\n指令：",
+    ],
+)
+def test_blocks_keep_the_numbers_that_they_were_labelled_with(opening):
+    text = "\n".join(f"{opening.format(number)} Name a river.\nInput: x\nOutput: y\n" for number in (3, 5, 12))
+    assert [(b.number, b.instruction) for b in task_blocks(text)] == [(n, "Name a river.") for n in (3, 5, 12)]
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        (" A.\n4. Input: x\n4. Output: y\n###\n6. Instruction: B.\n6. Output: z", [4, 6]),
+        (" A.\nInput: x\nOutput: y\n###\n6. Name a river.\nOutput: z", [None, 6]),
+        (" A.\nOutput:\n1. one\n2. two\nInstruction: B.\nOutput: z", [None, None]),  # those are the answer's
+        ("4. Instruction: A.\n7. Output: y", [4]),
+        ("４. Instruction: A.\nOutput: y", [4]),
+        ('{"tasks": [{"instruction": "A", "output": "1"}, {"instruction": "B", "output": "2"}]}', [None, None]),
+    ],
+)
+def test_numbers_of_untidy_blocks(text, numbers):
+    assert [b.number for b in task_blocks(text)] == numbers
+
+
+@pytest.mark.parametrize(
     ("text", "blocks"),
     [
         ("", []),

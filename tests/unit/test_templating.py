@@ -9,16 +9,11 @@ import pytest
 from selfinstruct.errors import InputError, UsageError
 from selfinstruct.files import to_toml
 from selfinstruct.labelled_data import Columns, FieldSpec, LabelledRow, read_labelled
-from selfinstruct.templating import (
-    Caps,
-    Draft,
-    HeldOut,
-    Pattern,
-    TemplateDrafts,
-    TemplatesConfig,
-    read_cluster,
-    shipped_clusters,
-)
+from selfinstruct.templating import TemplatesConfig
+from selfinstruct.templating.caps import Caps
+from selfinstruct.templating.clusters import Pattern, read_cluster, shipped_clusters
+from selfinstruct.templating.drafts import Draft, TemplateDrafts
+from selfinstruct.templating.held_out import HeldOut
 
 # A few rows of each cluster, with what real data has: line breaks, quotes, braces, short texts, numbers, lists.
 ROWS = {
