@@ -1,6 +1,6 @@
 """An index on disk: one file, checked when it is opened and mapped into memory instead of being read.
 
-    magic, 16 bytes | length of the header, uint64 | header, JSON | arrays, each at a multiple of 64 bytes
+    magic, 16 bytes | length and CRC-32 of the header, uint64 each | header, JSON | arrays at multiples of 64 bytes
 
 The header has the version, the tokenizer, and of each array its name, type, shape, place and CRC-32. Numbers are
 little-endian.
@@ -75,7 +75,7 @@ def save(index: CompiledIndex, path: Path, about: Mapping[str, Any] | None = Non
         version=1, tokenizer=vocabulary.tokenizer, next_id=index.next_id, n_segments=len(segments),
         arrays=places, about=dict(about or {}),
     ).model_dump_json().encode()  # fmt: skip
-    head = _MAGIC + len(header).to_bytes(8, "little") + header
+    head = _MAGIC + len(header).to_bytes(8, "little") + zlib.crc32(header).to_bytes(8, "little") + header
     with atomic_file(path) as file:
         file.write(head.ljust(_aligned(len(head)), b" "))
         for a in arrays.values():
@@ -90,17 +90,19 @@ def load(path: Path, threads: int = 1) -> tuple[CompiledIndex, dict[str, Any]]:
         InputError: For a file that cannot be read, is no index, has another version or is damaged.
     """
     with opened(path) as file:
-        start = file.read(len(_MAGIC) + 8)
+        start = file.read(len(_MAGIC) + 16)
         if not start.startswith(_MAGIC):
             raise InputError("is no novelty index", path=path, remedy="give a file that --save-index wrote")
-        length = int.from_bytes(start[len(_MAGIC) :], "little")
+        length, crc = (int.from_bytes(start[at : at + 8], "little") for at in (len(_MAGIC), len(_MAGIC) + 8))
         text = file.read(min(length, path.stat().st_size))
     if len(text) < length:
         raise InputError("is cut off", path=path, remedy=_REMEDY)
+    if zlib.crc32(text) != crc:
+        raise InputError("is damaged (its header)", path=path, remedy=_REMEDY)
     try:
         header = _Header.model_validate_json(text)
     except ValueError as error:
-        raise InputError("is damaged, or of another version", path=path, remedy=_REMEDY) from error
+        raise InputError("is of another version", path=path, remedy=_REMEDY) from error
     begin = _aligned(len(start) + length)
     arrays = {place.name: _mapped(path, place, begin) for place in header.arrays}
     vocabulary = Vocabulary.of(header.tokenizer, arrays["letters"], arrays["starts"], arrays["hashes"])

@@ -65,9 +65,10 @@ class Vocabulary:
     ) -> Vocabulary:
         """The vocabulary with these terms."""
         vocabulary = cls(tokenizer)
+        vocabulary._make_room(len(hashes), 0)
         vocabulary.n_terms = len(hashes)
         vocabulary.letters, vocabulary.starts, vocabulary.hashes = letters, starts, hashes
-        vocabulary._make_room(0, 0)
+        kernels.place(vocabulary._slots, hashes, len(hashes))
         return vocabulary
 
     @property

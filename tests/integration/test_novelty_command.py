@@ -176,8 +176,8 @@ def test_other_scripts(tmp_path):
         "把下面的句子翻译成英语。",
         "把下面的句子翻译成法语。",
         "写一首诗。",
-        "Напиши стихи о лесе",
-        "напиши СТИХИ о лесе",
+        "Напиши о лесе",
+        "напиши О ЛЕСЕ",
     ]
     data = instructions(tmp_path / "in.jsonl", some)
     assert novelty(data, "--out", tmp_path / "rouge.jsonl") == 0
@@ -356,7 +356,7 @@ def test_saved_indexes_that_do_not_fit(tmp_path, capsys):
 # -- interruptions -----------------------------------------------------------------------------------------------------
 
 
-LARGE = 14_000  # rows: judged in four batches
+LARGE = 20_000  # rows: judged in five batches
 
 
 @pytest.fixture(scope="module")
@@ -372,10 +372,10 @@ def interrupted(out: Path, number: signal.Signals, data: Path, pool: Path) -> tu
     """Run the command and send a signal once something is written; gives exit code and messages."""
     process = start(data, "--out", out, "--against", pool)
     unfinished = out.with_name(f".{out.name}.unfinished")
-    for _ in range(3_000):
+    for _ in range(60_000):
         if unfinished.exists() and unfinished.stat().st_size:
             break
-        time.sleep(0.01)
+        time.sleep(0.001)
     process.send_signal(number)
     messages = process.communicate(timeout=60)[1]
     return process.returncode, messages

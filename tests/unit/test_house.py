@@ -130,7 +130,10 @@ def test_what_is_imported_is_declared():
 
     extras = {name: names(packages) for name, packages in project["optional-dependencies"].items()}
     declared = {
-        "selfinstruct": names(project["dependencies"]) | extras["embedded"] | extras["ray"] | {"datasets"},  # its pyarrow, for export
+        "selfinstruct": names(project["dependencies"])
+        | extras["embedded"]
+        | extras["ray"]
+        | {"datasets"},  # its pyarrow, for export
         "finetune": names(project["dependencies"]) | extras["train"],
     }
     for name, path in MODULES.items():
