@@ -32,15 +32,15 @@ _HEAD = rf"(?=\W*\Z| ?[.,;:!?)…]| {_AFTER}\b)"
 
 _HANDLE = words(
     "bake bandage bathe baste boil bolt brew brush bury carry catch chase chop clean climb close comb cook crack crush"
-    " cut darn decorate defrost deliver dig dismantle drag drill drink drive drop dry dust dye eat empty fasten feed"
-    " fetch fill fix flip flush fold freeze fry garnish glue grab grate grease grill groom hammer hang harvest heat"
-    " hide hit hold hoover inflate iron kick kiss knead knock lift light load lock marinate mash melt mend microwave"
-    " milk mop mow nail oil open pack park peel pet plait pluck plug polish pour preheat press prune pull pump push"
-    " rake refill reheat repair ride rinse roast rock roll sand scoop scratch screw scrub seal serve sew shake sharpen"
-    " shave shear shine shoot shovel shut sign sign_for slice smash soak solder sow spill spin sponge spray spread"
-    " sprinkle squeeze stack steam stir stretch stroke sweep swallow thaw throw tidy tie tighten toast toss tow trim"
-    " tune uncork unfold unload unlock unpack unscrew untie unwrap vacuum varnish wake wake_up warm warm_up wash water"
-    " wear weigh weld whip whisk wipe wrap"
+    " cut darn decorate defrost dig dismantle drag drill drink drive drop dry dust dye eat empty fasten feed fetch fill"
+    " fix flip flush fold freeze fry garnish glue grab grate grease grill groom hammer hang harvest heat hide hit hold"
+    " hoover inflate iron kick kiss knead knock lift light load lock marinate mash melt mend microwave milk mop mow"
+    " nail oil open pack park peel pet plait pluck plug polish pour preheat press prune pull pump push rake refill"
+    " reheat repair ride rinse roast rock roll sand scoop scratch screw scrub seal serve sew shake sharpen shave shear"
+    " shine shoot shovel shut sign sign_for slice smash soak solder sow spill spin sponge spray spread sprinkle squeeze"
+    " stack steam stir stretch stroke sweep swallow thaw throw tidy tie tighten toast toss tow trim tune uncork unfold"
+    " unload unlock unpack unscrew untie unwrap vacuum varnish wake wake_up warm warm_up wash water wear weigh weld"
+    " whip whisk wipe wrap"
 )
 _BRING = words("bring fetch hand pass pour cook bake drive pick_up carry hug drop")
 _MEAL = rf"{_FEW}(?:{words('cup glass pot bowl plate slice piece')} of )?" + words(
@@ -77,10 +77,10 @@ _NO_DEED = words(
 # What is one's own but no thing that hands could reach.
 _MINE = words(
     "pages? diary journal blog posts? notes? memo manuscript transcripts? dissertation abstract introduction"
-    " conclusion outlines? application profile bio newsletter feedback recipes? itinerary budget goals? thoughts?"
-    " feelings? dreams? memor(?:y|ies) experiences? childhood day life career business start-?up projects? team company"
-    " brand personality hobb(?:y|ies) interests? skills? strengths? weaknesses time vocabulary pronunciation health"
-    " mood habits? workload"
+    " conclusion outlines? application bio newsletter feedback recipes? itinerary budget goals? thoughts? feelings?"
+    " dreams? memor(?:y|ies) experiences? childhood day life career business start-?up projects? team company brand"
+    " personality hobb(?:y|ies) interests? skills? strengths? weaknesses time vocabulary pronunciation health mood"
+    " habits? workload"
 )
 _ADVERB = words("up down off out in on over back away")
 _BODY = lines(rf"""
@@ -154,7 +154,7 @@ _PEOPLE = lines(rf"""
 
 # -- trade and dates ---------------------------------------------------------------------------------------------------
 
-_TRADE = words("buy purchase rent renew hire cancel rebook reschedule exchange swap top_up cash return")
+_TRADE = words("buy purchase rent renew hire cancel rebook reschedule top_up")
 _PAPER = words(
     "section agenda notes minutes invitation request letter e-?mail schedule plan policy menu template form"
     " confirmation reminder summary report review description clause text card to_action"
@@ -179,6 +179,7 @@ _ERRANDS = lines(rf"""
         {_THE}{_GOODS}{_HEAD}
     order {words("more me us an? some another")} (?!{_FEW}{TEXTUAL}\b)
     pay {words("my our")}\b
+    {words("deliver return collect")} {_A} {_FEW}{words("packages? parcels? shoes dress laundry library_books?")}\b
     {words("get find call order")} (?:me|us) {_THE}{_FOR_ME}\b
     {words("find look_for search_for")} (?:me )?{_THE}{_OFFERS}{_HEAD}
     {words("sign register enrol enroll")} (?:me|us)\b
@@ -188,11 +189,13 @@ _ERRANDS = lines(rf"""
 # -- devices and accounts ----------------------------------------------------------------------------------------------
 
 _OPERATE = words(
-    "dim mute unmute restart reboot charge recharge unplug plug_in pair sync connect disconnect scan zip unzip back_up"
-    " photocopy laminate bookmark pause resume rewind snooze tap swipe click launch unsubscribe subscribe block unblock"
-    " unfollow power_off shut_down activate deactivate update upgrade"
+    "dim mute unmute restart reboot charge recharge unplug plug_in sync scan zip unzip back_up photocopy laminate"
+    " bookmark pause resume rewind snooze tap swipe click unsubscribe subscribe block unblock unfollow power_off"
+    " shut_down activate deactivate"
 )
-_SWITCH = words("turn switch adjust raise lower increase decrease set start stop run check")
+_SWITCH = words(
+    "turn switch adjust raise lower increase decrease set start stop run check connect disconnect pair update"
+)
 _DEVICE = words(
     "lights? lamps? volume brightness heating radiators? air_condition\\w+ ac heaters? fans? tv television radio"
     " phones? computers? laptop tablet doors? windows? gates? blinds curtains shutters oven stove kettle"

@@ -57,7 +57,10 @@ TEXTUAL = words(
     " invitations? offers? proposals? impacts? effects? success logic jargon scenario following above below events?"
     " options? steps? items? sound drama tension stage differences? understanding rights chances reasoning opinions?"
     " beliefs? knowledge decisions? homework resume cv cover_letter verdicts? sermons? lectures? monologues? inner"
-    " world mind"
+    " world mind eyes? html css json xml sql quer(?:y|ies) scripts? syntax format\\w* indentation capitali[sz]ation"
+    " flow structure forms? templates? tags? fields? debates? conversations? discussions? riddles? puzzles? ciphers?"
+    " myster(?:y|ies) clues? yarn truth benefits? advantages? disadvantages? risks? merits? factors? criteria toasts?"
+    " eulog(?:y|ies) pitch(?:es)? keynote"
 )
 
 

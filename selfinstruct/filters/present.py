@@ -86,10 +86,11 @@ _ASK = words(
     " confirm count see let_me"
 )
 _FEW = r"(?:[\w'-]+ ){0,3}?"
+# In questions that ask for advice, or about a text.
 _ADVICE = words(
-    "should (?:can|could|would|do)_(?:i|you|we)_do (?:can|could|would)_(?:i|you|we) if mean best better good why ways"
-    " help plan raise how_to how_do affect improve ideas? tips need to_do difference recommend suggest stor(?:y|ies)"
-    " poem novel texts? passage paragraph sentences? dialogue scenes? characters? plot words? phrase book"
+    "should do_(?:i|you|we)_do (?:can|could|would)_(?:i|you|we) if mean best better good why ways help plan raise"
+    " how_to how_do affect improve ideas? tips need to_do difference recommend suggest stor(?:y|ies) poem novel texts?"
+    " passage paragraph sentences? dialogue scenes? characters? plot words? phrase book"
 )
 # A question that asks neither for advice nor about a text.
 _OF_FACT = rf"{_ASK}\b(?![^.?!;]{{0,200}}\b{_ADVICE}\b)[^.?!;]{{0,80}}?\b"

@@ -83,7 +83,7 @@ def test_no_instruction_stands_twice():
 
 
 def test_what_the_patterns_were_not_made_from_is_told_apart_too():
-    """These were written when the patterns were finished, and the patterns stayed as they were."""
+    """These were written when the patterns were finished; what changed later was made from other instructions."""
     held_out = wordings("held_out_impossible"), wordings("held_out_possible")
     assert min(map(len, held_out)) >= 40
     recall, precision = recall_and_precision(objection, *held_out)
