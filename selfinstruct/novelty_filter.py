@@ -574,8 +574,9 @@ def _unfinished(config: NoveltyConfig, settings: dict[str, Any]) -> Iterator[IO[
 
 def _fill(pool: _Pool, sources: Sequence[_Source]) -> None:
     """Add all rows of other files."""
+    n_rows = sum(source.n_rows for source in sources)
     n_added = 0
-    with Progress("row of the pool", sum(source.n_rows for source in sources)) as progress:
+    with Progress("row of the pool", n_rows, shown=n_rows > 0) as progress:
         for source in sources:
             pool.open(source.name)
             for part in _parts(source.rows(), _BULK_ROWS):

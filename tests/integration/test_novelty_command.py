@@ -368,13 +368,13 @@ def large(tmp_path_factory) -> tuple[Path, Path, Path]:
     return data, pool, folder / "out.jsonl"
 
 
-def interrupted(out: Path, number: signal.Signals, data: Path, pool: Path) -> tuple[int, str]:
-    """Run the command and send a signal once something is written; gives exit code and messages."""
-    process = start(data, "--out", out, "--against", pool)
+def interrupted(
+    out: Path, number: signal.Signals, data: Path, pool: Path, *flags: object, n_bytes: int = 1
+) -> tuple[int, str]:
+    """Run the command and send a signal once so much is written; gives exit code and messages."""
+    process = start(data, "--out", out, "--against", pool, *flags)
     unfinished = out.with_name(f".{out.name}.unfinished")
-    for _ in range(60_000):
-        if unfinished.exists() and unfinished.stat().st_size:
-            break
+    while process.poll() is None and not (unfinished.exists() and unfinished.stat().st_size >= n_bytes):
         time.sleep(0.001)
     process.send_signal(number)
     messages = process.communicate(timeout=60)[1]
@@ -504,11 +504,15 @@ def test_without_ray_it_says_what_to_install(tmp_path, capsys, monkeypatch):
     assert os.listdir(tmp_path) == ["in.jsonl"]
 
 
-def test_a_ray_cluster_gives_the_same_bytes(large, tmp_path):
+def test_on_a_ray_cluster_the_bytes_are_the_same(large, tmp_path):
+    """Begun on a cluster, ended by a signal, finished here."""
     pytest.importorskip("ray")
     data, pool, whole = large
-    content = whole.read_bytes()
-    process = start(data, "--out", tmp_path / "out", "--against", pool, "--engine", "ray", "--shards", 2)
-    messages = process.communicate(timeout=300)
-    assert process.returncode == 0, messages
-    assert (tmp_path / "out").read_bytes() == content
+    flags = ("--engine", "ray", "--shards", 2)
+    code, messages = interrupted(
+        tmp_path / "out", signal.SIGTERM, data, pool, *flags, n_bytes=whole.stat().st_size // 2
+    )
+    assert (code, "Traceback" in messages) == (130, False)
+    assert whole.read_bytes().startswith((tmp_path / ".out.unfinished").read_bytes())
+    assert novelty(data, "--out", tmp_path / "out", "--against", pool, "-q") == 0
+    assert (tmp_path / "out").read_bytes() == whole.read_bytes()
