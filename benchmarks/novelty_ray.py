@@ -62,13 +62,14 @@ def run(engine: str, source: Path, flags: Sequence[str], rows: int, meanwhile: C
 
 
 def lose(cluster: Any, source: Path) -> Callable[[Path], None]:
-    """Kills an actor at a third of the output, and a node at two thirds."""
+    """Kills an actor at a third of the output, and a node with an actor at two thirds."""
 
     def meanwhile(folder: Path) -> None:
         _wait_until_written(folder, source.stat().st_size / 3)
         os.kill(_actors()[0], signal.SIGKILL)
         _wait_until_written(folder, source.stat().st_size * 2 / 3)
-        cluster.remove_node(sorted(cluster.worker_nodes, key=str)[0])
+        parents = {_parent(actor) for actor in _actors()}
+        cluster.remove_node(next(node for node in cluster.worker_nodes if _raylet(node) in parents))
 
     return meanwhile
 
@@ -83,6 +84,15 @@ def _actors() -> list[int]:
     return sorted(
         int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if path.read_bytes().startswith(ACTOR)
     )
+
+
+def _parent(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _raylet(node: Any) -> int:
+    """The process of a node that starts its actors."""
+    return int(node.all_processes["raylet"][0].process.pid)
 
 
 def table(runs: Sequence[Run]) -> str:
