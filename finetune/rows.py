@@ -21,6 +21,9 @@ from selfinstruct.files import read_json, read_jsonl, sha256_file, shipped, vali
 from selfinstruct.render import Renderer
 from selfinstruct.seeds import read_seeds
 
+# The ignore_index of torch.nn.functional.cross_entropy.
+IGNORED = -100
+
 
 @dataclass(frozen=True, slots=True)
 class InstructionRow:
@@ -43,20 +46,28 @@ class InstructionRow:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
-    """One row as tokens: the prompt, then the completion, which alone is learnt.
+    """One row as tokens: what is given, and the answers in it, which alone are learnt.
 
     Attributes:
-        input_ids: Prompt and completion, shape (seq).
-        prompt_length: Tokens of the prompt.
+        input_ids: Shape (seq).
+        spans: (begin, end) in input_ids of each answer, its end-of-sequence token included, in order.
     """
 
     input_ids: tuple[int, ...]
-    prompt_length: int
+    spans: tuple[tuple[int, int], ...]
 
     @property
     def supervised_tokens(self) -> int:
-        """Tokens of the completion, its end-of-sequence token included."""
-        return len(self.input_ids) - self.prompt_length
+        """Tokens of the answers, their end-of-sequence tokens included."""
+        return sum(end - begin for begin, end in self.spans)
+
+    @property
+    def labels(self) -> list[int]:
+        """input_ids where they are learnt, IGNORED elsewhere, shape (seq)."""
+        labels = [IGNORED] * len(self.input_ids)
+        for begin, end in self.spans:
+            labels[begin:end] = self.input_ids[begin:end]
+        return labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +244,7 @@ def encode(
     ):
         if ids[: len(prompt_ids)] != prompt_ids:
             ids = _joined(tokenizer, prompt_ids, completion, ids, row.place)
-        training_row = TrainingRow(tuple(ids), len(prompt_ids))
+        training_row = TrainingRow(tuple(ids), ((len(prompt_ids), len(ids)),))
         if reason := _unlearnable(training_row, tokenizer.eos_token_id, max_length):
             dropped[reason] += 1
         else:
@@ -274,7 +285,7 @@ def _unusable(row: InstructionRow, kept_out: frozenset[str]) -> str | None:
 
 def _unlearnable(row: TrainingRow, eos_token_id: int, max_length: int) -> str | None:
     """Why a tokenised row cannot be trained on."""
-    completion = row.input_ids[row.prompt_length :]
+    completion = row.input_ids[row.spans[0][0] :]
     if not completion:
         return "all_masked"
     if completion[-1] != eos_token_id:

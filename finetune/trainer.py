@@ -38,12 +38,10 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from finetune.config import TrainConfig
 from finetune.folder import BatchingRecord, TrainingFolder
 from finetune.models import ModelSource, load_model
-from finetune.rows import TrainingData, TrainingRow
+from finetune.rows import IGNORED, TrainingData, TrainingRow
 from selfinstruct.errors import Error, Interrupted, UsageError
 from selfinstruct.progress import Progress
 
-# The ignore_index of torch.nn.functional.cross_entropy.
-IGNORED = -100
 # Floating-point operations for each parameter and token: 2 forward, 2 backward to the activations; the frozen weights
 # need no gradient of their own.
 FLOPS_PER_PARAMETER_TOKEN = 4
@@ -206,12 +204,10 @@ def collate(rows: Sequence[TrainingRow], select: bool = True) -> dict[str, torch
         kept), the labels of those next ones.
     """
     lengths = torch.tensor([len(row.input_ids) for row in rows])
-    prompt_lengths = torch.tensor([row.prompt_length for row in rows])
     # Any token serves as padding: attention and labels go by length.
     input_ids = pad_sequence([torch.tensor(row.input_ids) for row in rows], batch_first=True, padding_value=0)
-    position = torch.arange(input_ids.shape[1])
-    is_real = position < lengths[:, None]
-    labels = input_ids.where(is_real & (position >= prompt_lengths[:, None]), IGNORED)
+    labels = pad_sequence([torch.tensor(row.labels) for row in rows], batch_first=True, padding_value=IGNORED)
+    is_real = torch.arange(input_ids.shape[1]) < lengths[:, None]
     batch = {"input_ids": input_ids, "labels": labels}
     if not is_real.all():
         batch["attention_mask"] = is_real.long()

@@ -38,7 +38,7 @@ def test_the_mask_covers_exactly_the_completion(
     for labels, row, one in zip(batch["labels"], rows, encoded, strict=True):
         learnt = labels[labels != IGNORED]
         assert tokenizer.decode(learnt) == renderer.completion(*row)
-        assert tokenizer.decode(one.input_ids[: one.prompt_length]) == renderer.prompt(*row[:2])
+        assert tokenizer.decode(one.input_ids[: one.spans[0][0]]) == renderer.prompt(*row[:2])
         assert learnt.tolist().count(tokenizer.eos_token_id) == 1
         assert learnt[-1] == tokenizer.eos_token_id
         assert len(learnt) == one.supervised_tokens

@@ -13,7 +13,11 @@ from finetune.trainer import IGNORED, collate
 from tests.tiny import build_tiny_llama
 
 EOS = 1  # <|im_end|>, which is the padding token of the tiny model as well
-ROWS = [TrainingRow((5, 6, 7, 8, EOS), 3), TrainingRow((9, 10, 11, 12, 13, 14, 15, EOS), 2), TrainingRow((4, EOS), 1)]
+ROWS = [
+    TrainingRow((5, 6, 7, 8, EOS), ((3, 5),)),
+    TrainingRow((9, 10, 11, 12, 13, 14, 15, EOS), ((2, 8),)),
+    TrainingRow((4, EOS), ((1, 2),)),
+]
 
 
 def test_labels_are_masked_by_length_not_by_token() -> None:

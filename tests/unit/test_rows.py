@@ -56,7 +56,7 @@ def write(path: Path, *rows: object) -> Path:
 @pytest.mark.parametrize("template", ["chat", "alpaca"])
 def test_only_the_answer_and_its_end_are_learnt(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
     (encoded,), dropped = encode([row(output="Lima")], renderer_for(tokenizer, template), tokenizer, 512)
-    prompt, learnt = encoded.input_ids[: encoded.prompt_length], encoded.input_ids[encoded.prompt_length :]
+    prompt, learnt = encoded.input_ids[: encoded.spans[0][0]], encoded.input_ids[encoded.spans[0][0] :]
     assert tokenizer.decode(learnt) == "Lima<|im_end|>"
     assert tokenizer.decode(prompt).endswith("assistant\n" if template == "chat" else "### Response:")
     assert learnt.count(tokenizer.eos_token_id) == 1
@@ -89,8 +89,8 @@ def test_an_answer_that_would_merge_into_the_prompt_follows_it_as_at_inference(
     alone = tokenizer(" respon").input_ids
     assert tokenizer(" response").input_ids[: len(alone)] != alone
     (encoded,), _ = encode([row()], Merging(), tokenizer, 512)
-    assert list(encoded.input_ids[: encoded.prompt_length]) == alone
-    assert tokenizer.decode(encoded.input_ids[encoded.prompt_length :]) == "se<|im_end|>"
+    assert list(encoded.input_ids[: encoded.spans[0][0]]) == alone
+    assert tokenizer.decode(encoded.input_ids[encoded.spans[0][0] :]) == "se<|im_end|>"
 
 
 def test_an_answer_that_cannot_be_told_from_the_prompt_is_refused_with_its_place(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_run_folder_and_the_seeds_on_request(tmp_path: Path, tokenizer: PreTra
     assert len(without.rows) == 1
     assert len(both.rows) == 3
     assert [(file.role, file.rows) for file in both.files] == [("train", 1), ("seeds", 1 * 2)]
-    assert tokenizer.decode(both.rows[2].input_ids[both.rows[2].prompt_length :]) == "no<|im_end|>"
+    assert tokenizer.decode(both.rows[2].input_ids[both.rows[2].spans[0][0] :]) == "no<|im_end|>"
 
 
 def test_evaluation_rows_are_never_trained_on(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
