@@ -19,7 +19,21 @@ def series(costs: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
     found = defaultdict(list)
     for cost in costs:
         found[cost["contender"]].append((cost["n_pool"], 1e6 * cost["time"]["cpu_s"]))
-    return found
+    return {_label(costs, name): points for name, points in found.items()}
+
+
+def _label(costs: list[dict[str, Any]], name: str) -> str:
+    last = [cost for cost in costs if cost["contender"] == name][-1]  # in the largest pool
+    is_exact = last["recall"] is None
+    return name if is_exact else f"{name}: precision {last['precision']:.2f}, recall {last['recall']:.2f}"
+
+
+def apart(values: list[float], factor: float) -> list[float]:
+    """Places for labels of ascending values, each at least so many times the one before."""
+    places: list[float] = []
+    for value in values:
+        places.append(max(value, places[-1] * factor) if places else value)
+    return places
 
 
 def draw(figures: dict[str, Any], out: Path) -> None:
@@ -30,13 +44,14 @@ def draw(figures: dict[str, Any], out: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "novelty"  # the same figures give the same file
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.add_subplot()
-    for name, points in series(figures["costs"]).items():
-        is_ours = name.startswith("this index")
-        line = axes.plot(*zip(*points, strict=True), marker="o", linewidth=2.5 if is_ours else 1.2, label=name)[0]
-        axes.annotate(name, points[-1], xytext=(8, 0), textcoords="offset points", va="center", fontsize=8,
-                      color=line.get_color())  # fmt: skip
+    lines = sorted(series(figures["costs"]).items(), key=lambda line: line[1][-1][1])
+    places = apart([points[-1][1] for _, points in lines], 1.8)
+    for (name, points), place in zip(lines, places, strict=True):
+        width = 2.5 if name.startswith("this index") else 1.2
+        color = axes.plot(*zip(*points, strict=True), marker="o", linewidth=width)[0].get_color()
+        axes.annotate(name, (points[-1][0] * 1.3, place), va="center", fontsize=8, color=color)
     axes.set(xscale="log", yscale="log", xlabel="texts in the pool", ylabel="processor time for a candidate, µs")
-    axes.set_xlim(right=axes.get_xlim()[1] * 6)  # room for the names
+    axes.set_xlim(right=axes.get_xlim()[1] * 20)  # room for the names
     axes.grid(color=GREY, alpha=0.3)
     axes.tick_params(colors=GREY, which="both")
     for label in (axes.xaxis.label, axes.yaxis.label):
