@@ -553,7 +553,8 @@ class Ledger:
         if self._committing is None or self._committing.done():
             self._committing = loop.create_task(self._commit_groups())
         with anyio.CancelScope(shield=True):
-            return await write.done
+            await write.done
+        return write.done.result()
 
     async def _commit_groups(self) -> None:
         while self._waiting:

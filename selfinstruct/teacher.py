@@ -287,7 +287,7 @@ class DirectTeacher(Teacher):
                 except PermanentError as error:
                     if not self._dialect.has_alternative(error.parameter, body):
                         raise self._fatal(error) from error
-                    self._dialect.learn(error.parameter)
+                    self._dialect.learn(error.parameter, body)
                     logger.info("the model takes no %s, or needs room for it; asking otherwise", error.parameter)
 
     async def _attempt(

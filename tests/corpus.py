@@ -197,7 +197,7 @@ ANSWERS: tuple[tuple[str, Callable[[str, str, Draw, int], str]], ...] = (
     (r"(?s)(Class label:|类别：)$|Class label:.*\nTask: [^\n]*\n$", labelled_cases),
     (r"(Input:|输入：)$|\nTask: [^\n]*\n$", worked_case),
     (r"(?:Rewritten|New) task, in the same form[^\n]*\nInstruction:$", rewritten_task),
-    (r"Are the two tasks equal\? Answer Yes or No\.$", equal_or_not),
+    (r"Are the two tasks equal\? Answer Yes or No\.(\nAnswer:)?$", equal_or_not),
     (r"", plain),
 )
 
