@@ -145,7 +145,8 @@ _ABOUT = re.compile(
     + lines(rf"""
         {_SUBJECT}
         scene(?! (?:in|on|from|shown|depicted)\b)
-        {words("imagine imagining pretend suppose when while if")}
+        {words("imagine imagining pretend suppose")}
+        {words("when while if")} you(?:'re| are)
         {words("suggest write give create choose come_up_with")}\b[^.?!]{{0,30}} (?:captions?|titles?)
     """)
     + r"\b",

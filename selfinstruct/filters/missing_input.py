@@ -24,9 +24,8 @@ _WORK_ON = words(
 )
 _THIS = words("this these")
 _DOCUMENT = words("texts? articles? passages? paragraphs? excerpts? transcripts? documents?")
-_NO_MORE = (
-    rf"(?=\W*\Z|[.?!]\s| {words('into as using so_that to_make in_(?:one|two|three|your|plain|simple|a|an|fewer)')}\b)"
-)
+_MANNER = words("into as using so_that to_make in_(?:one|two|three|your|plain|simple|a|an|fewer)")
+_THE = rf"the {_DOCUMENT}(?=\W*\Z|[.?!]\s| {_MANNER}\b)"  # no word says which one is meant
 # "The following paragraph", "the passage below": certain. "This article" may be the one to be written.
 _REFERENCE = re.compile(
     r"\b"
@@ -35,7 +34,7 @@ _REFERENCE = re.compile(
         (?:the|these|this) {_GIVEN} {_ADJECTIVES}{_TEXT}
         (?:the|these|this) {_ADJECTIVES}{_TEXT} (?:below|above|{_GIVEN})
         {_WORK_ON} {_THIS} {_ADJECTIVES}{_TEXT}
-        {_WORK_ON} the {_DOCUMENT}{_NO_MORE}
+        {_WORK_ON} {_THE}
         {words("based_on according_to after_reading having_read judging_by look_at")} {_THIS} {_ADJECTIVES}{_TEXT}
     """)
     + r"\b",
@@ -57,8 +56,8 @@ _COUNT_ITSELF = r"(?!how many [^.?!]*\bthis (?:sentence|question)\b)"
 _ASKED_ABOUT = re.compile(
     rf"(?:(?:please|in [\w ]{{1,30}},) )?{_HOW_TO}{_COUNT_ITSELF}{_QUESTION}\b"
     + lines(rf"""
-        [^.?!:\n]{{0,80}}? {_TOLD} (?:in|by|from) (?:{_THIS} {_ADJECTIVES}{_TEXT}|the {_DOCUMENT}{_NO_MORE})
-        [^.?!:\n]{{0,60}}? {_PART} (?:\w+ ){{0,2}}?(?:of|in|behind) (?:{_THIS} {_ADJECTIVES}{_TEXT}|the {_DOCUMENT}{_NO_MORE})
+        [^.?!:\n]{{0,80}}? {_TOLD} (?:in|by|from) (?:{_THIS} {_ADJECTIVES}{_TEXT}|{_THE})
+        [^.?!:\n]{{0,60}}? {_PART} (?:\w+ ){{0,2}}?(?:of|in|behind) (?:{_THIS} {_ADJECTIVES}{_TEXT}|{_THE})
         [^.?!:\n]{{0,30}}? (?:in|from) {_THIS} (?:{_DOCUMENT}|sentence|poem|story|letter|e-?mail|review|list|table)
         (?: does| do| is| are| did)? {_THIS} {_ADJECTIVES}{_TEXT} (?:\w+ )?{_SAYS}
     """)
