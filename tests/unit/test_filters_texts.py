@@ -63,6 +63,73 @@ def test_language(instruction, output, language, rejected):
     assert rule_of(Language(), instruction, output, language=language) == ("language" if rejected else None)
 
 
+# Written when the filter was finished.
+FOREIGN = {
+    "en": (
+        "Traduis ce proverbe et donne un exemple.",
+        "Donne trois conseils pour mieux dormir la nuit.",
+        "Raconte une histoire courte avec un chien perdu.",
+        "Eski bir evin bahçesini kısaca anlat.",
+        "Bana iki kolay çorba tarifi ver.",
+        "Cuenta una leyenda breve de tu pueblo.",
+        "Wie pflanzt man einen Apfelbaum richtig?",
+        "Scrivi una lettera a un vecchio amico.",
+        "Opowiedz krótko bajkę o lisie i kruku.",
+        "Berikan tiga contoh hewan yang hidup di laut.",
+        "Расскажи сказку про лису и журавля.",
+        "写一个关于狐狸的童话故事。",
+        "狐の昔話を一つ書いてください。",
+        "여우에 관한 동화를 하나 써 주세요.",
+    ),
+    "zh": (
+        "Tell me a short tale with a fox in it.",
+        "Name three lakes of Canada.",
+        "Summarize this news report in one sentence.",
+        "Donne trois conseils pour mieux dormir la nuit.",
+        "Расскажи сказку про лису и журавля.",
+        "狐の昔話を一つ書いてください。",
+    ),
+    "ru": ("Tell me a short tale with a fox in it.", "写一个关于狐狸的童话故事。"),
+    "es": ("Tell me a short tale with a fox in it.", "Which of these two metals melts first, and why?"),
+}
+RIGHT = {
+    "en": (
+        "Compare ricotta, mozzarella and provolone.",
+        "Explain the phrase faux pas.",
+        "Rank paella, gazpacho, tortilla by cooking time.",
+        "Translate into French: where does the old man live?",
+        "Rewrite in formal Japanese: 明日は行けない。",
+        "Correct this German sentence: Ich habe gegangen nach Hause gestern.",
+        "What does 'chacun voit midi à sa porte' advise?",
+        "Convert 3 km into miles.",
+        "List five synonyms: brave, timid, calm",
+        "Fix the query: SELECT nom, prenom FROM clients WHERE ville = 'Lyon'",
+        "Paraphrase Goethe, Schiller and Kleist in plain terms.",
+        "Give the plural: datum, medium, bacterium",
+    ),
+    "zh": (
+        "请把下面的句子翻译成中文：The old man lives in a small house by the sea.",
+        "修复这段代码：def mean(xs): return sum(xs) / len(x)",
+        "Python 里的 list comprehension 是什么意思？",
+        "用 Excel 的 VLOOKUP 函数查找价格。",
+        "比较 iPhone 和 Samsung Galaxy 的优缺点。",
+        "“Practice makes perfect” 这句话是什么意思？",
+    ),
+    "ru": ("Переведи на русский: The old man lives in a small house by the sea.", "Что такое machine learning?"),
+    "es": ("¿Qué significa the show must go on?", "Explica qué es el machine learning."),
+}
+
+
+@pytest.mark.parametrize(("language", "text"), [(code, text) for code, texts in FOREIGN.items() for text in texts])
+def test_foreign_instructions(language, text):
+    assert rule_of(Language(), text, "42", language=language) == "language"
+
+
+@pytest.mark.parametrize(("language", "text"), [(code, text) for code, texts in RIGHT.items() for text in texts])
+def test_instructions_that_only_speak_of_another_language(language, text):
+    assert rule_of(Language(), text, "42", language=language) is None
+
+
 def test_language_follows_that_of_the_input_and_is_named():
     correct = "Correct the mistakes and keep the rest."
     assert rule_of(Language(), correct, GERMAN, input=GERMAN.replace("den Bergen", "dem Berge")) is None
