@@ -57,7 +57,7 @@ _ASKED_ABOUT = re.compile(
     rf"(?:(?:please|in [\w ]{{1,30}},) )?{_HOW_TO}{_COUNT_ITSELF}{_QUESTION}\b"
     + lines(rf"""
         [^.?!:\n]{{0,80}}? {_TOLD} (?:in|by|from) (?:{_THIS} {_ADJECTIVES}{_TEXT}|{_THE})
-        [^.?!:\n]{{0,60}}? {_PART} (?:\w+ ){{0,2}}?(?:of|in|behind) (?:{_THIS} {_ADJECTIVES}{_TEXT}|{_THE})
+        [^.?!:\n]{{0,60}}? {_PART} (?:\w+ ){{0,2}}?(?:of|in|behind|to) (?:{_THIS} {_ADJECTIVES}{_TEXT}|{_THE})
         [^.?!:\n]{{0,30}}? (?:in|from) {_THIS} (?:{_DOCUMENT}|sentence|poem|story|letter|e-?mail|review|list|table)
         (?: does| do| is| are| did)? {_THIS} {_ADJECTIVES}{_TEXT} (?:\w+ )?{_SAYS}
     """)

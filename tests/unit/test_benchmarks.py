@@ -9,9 +9,14 @@ import sys
 import pytest
 
 from benchmarks.crash_survival import KINDS, MOMENTS
+from benchmarks.strategies import STRATEGIES
 from tests.generating import ROOT
 
-ARGUMENTS = {"crash_survival": ("--kills", "3"), "ledger": ("--rows", "2000", "--accepted", "100")}
+ARGUMENTS = {
+    "crash_survival": ("--kills", "3"),
+    "ledger": ("--rows", "2000", "--accepted", "100"),
+    "strategies": ("--model", "scripted", "--num-instructions", "20"),
+}
 
 
 def start(program, *arguments):
@@ -31,7 +36,7 @@ def results(tmp_path_factory):
     return results
 
 
-@pytest.mark.parametrize("program", ["teacher", "server", "crash_survival", "ledger"])
+@pytest.mark.parametrize("program", ["teacher", "server", "crash_survival", "ledger", "strategies"])
 def test_every_program_has_help(program):
     printed, errors = start(program, "--help").communicate(timeout=60)
     assert printed.startswith("usage:"), errors
@@ -60,3 +65,17 @@ def test_ledgers_of_both_lengths_are_measured(results):
     assert [cost["rows"] for cost in costs] == [200] * 5 + [2000] * 5
     assert all(0 < cost["seconds"] < 60 and 10 < cost["peak_mib"] < 1000 for cost in costs)
     assert all(f"| {cost['what']} |" in printed for cost in costs)
+
+
+def test_strategies_are_run_to_their_end(results):
+    figures, printed = results["strategies"]
+    yields = {one["strategy"]: one for one in figures["yields"]["scripted"]}
+    assert list(yields) == list(STRATEGIES)
+    for strategy, one in yields.items():
+        assert f"| `{strategy}` | {one['requests']} |" in printed
+        assert min(one["requests"], one["prompt_tokens"], one["completion_tokens"]) > 0
+        assert (one["closed_by"], one["accepted"]) == ("target", 20) or "zh" in strategy
+    # The endpoint writes English only.
+    chinese = yields["self-instruct --language zh"]
+    assert chinese["closed_by"] == "saturated"
+    assert chinese["rejected"]["language"] > 10 * max(chinese["accepted"], 1)

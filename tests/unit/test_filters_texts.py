@@ -245,6 +245,7 @@ def test_what_only_sounds_like_a_refusal(instruction, input, output):
         ("Identify the tone of these two reviews.", "", True),
         ("What does this poem say about death?", "", True),
         ("What do these words have in common?", "", True),
+        ("What is your answer to this question?", "", True),
         ("What do these words have in common? Tea, tree, ten.", "", False),
         ("Which verb is in this sentence?", "", True),
         ("Based on this table, which city is the largest?", "", True),
