@@ -9,7 +9,7 @@ from selfinstruct.novelty import tokenize
 from selfinstruct.records import Example, Prompt, Verdict
 
 _COPIED_WORDS, _COPIED_CHARACTERS = 8, 16  # in a row; characters where words are not separated
-_HEADING = re.compile(r"[^\n.。:：!?！？]+[:：]")  # "How to make it harder:"
+_HEADING = re.compile(r"[^\n.。:：!?！？]{3,100}[:：]")  # "How to make it harder:"
 _MIN_HEADING_WORDS, _MIN_HEADING_LETTERS = 2, 7  # "Input:" may stand in a task
 _NO_INPUT = re.compile(r"\((?:none|no input)\)|（无）|<noinput>", re.I)
 
