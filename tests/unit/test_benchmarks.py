@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from benchmarks.crash_survival import KINDS, MOMENTS
+from benchmarks.strategies import STRATEGIES
 from benchmarks.texts import pool_and_candidates
 from tests.generating import ROOT
 
@@ -17,6 +18,7 @@ ARGUMENTS = {
     "crash_survival": ("--kills", "3"),
     "ledger": ("--rows", "2000", "--accepted", "100"),
     "novelty": ("data/seed_tasks.jsonl", "--quick", "--pools", "150,2500"),
+    "strategies": ("--model", "scripted", "--num-instructions", "20"),
 }
 
 
@@ -37,7 +39,7 @@ def results(tmp_path_factory):
     return results
 
 
-@pytest.mark.parametrize("program", ["teacher", "server", "crash_survival", "ledger", "novelty"])
+@pytest.mark.parametrize("program", ["teacher", "server", "novelty_chart", *ARGUMENTS])
 def test_every_program_has_help(program):
     printed, errors = start(program, "--help").communicate(timeout=60)
     assert printed.startswith("usage:"), errors
@@ -91,3 +93,17 @@ def test_texts_for_novelty_are_real_ones_then_made_ones():
     made = [word for text in [*pool[3:], *candidates] for word in text.split()]
     assert known & set(made)
     assert all(word in known or re.fullmatch(r"w\d+", word) for word in made)
+
+
+def test_strategies_are_run_to_their_end(results):
+    figures, printed = results["strategies"]
+    yields = {one["strategy"]: one for one in figures["yields"]["scripted"]}
+    assert list(yields) == list(STRATEGIES)
+    for strategy, one in yields.items():
+        assert f"| `{strategy}` | {one['requests']} |" in printed
+        assert min(one["requests"], one["prompt_tokens"], one["completion_tokens"]) > 0
+        assert (one["closed_by"], one["accepted"]) == ("target", 20) or "zh" in strategy
+    # The endpoint writes English only.
+    chinese = yields["self-instruct --language zh"]
+    assert chinese["closed_by"] == "saturated"
+    assert chinese["rejected"]["language"] > 10 * max(chinese["accepted"], 1)
