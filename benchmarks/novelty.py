@@ -47,7 +47,6 @@ RAPIDFUZZ_BATCH = 64  # candidates; more gained nothing
 N_PERMUTATIONS = 128  # datasketch's default
 # Sets of equal size whose F is 0.7 have J = F / (2 - F) = 0.54; 0.7 is what one would write without reckoning.
 JACCARDS = (0.7, 0.54)
-PAIRS = 20_000  # on which rouge_score is timed
 PROCESSES, PROCESS_CANDIDATES, PROCESS_TEXTS = 2, 3, 10_000  # of Alpaca's process pool, likewise
 SEED_TASKS = 175  # as the originals have
 GOAL_POOL = 1_000_000  # goals are for this one
@@ -64,21 +63,6 @@ index = NoveltyIndex()
 index.add(*texts[:-1])
 index.nearest(texts[-1], 10)
 """
-STREAM = """\
-import sys
-from itertools import islice
-import orjson
-from selfinstruct.novelty.compiled import CompiledIndex
-index = CompiledIndex("rouge")
-with open(sys.argv[1], "rb") as file, open(sys.argv[2], "wb") as out:
-    lines = map(orjson.loads, file)
-    while rows := list(islice(lines, 8192)):
-        judged = index.judge([row["instruction"] for row in rows], 0.7)
-        for i, (row, accepted) in enumerate(zip(rows, judged.accepted.tolist())):
-            row["accepted"] = accepted
-            row["nearest"] = [{"line": m.position, "score": m.score} for m in judged.matches.of(i)]
-            out.write(orjson.dumps(row) + b"\\n")
-"""
 OPENING = """\
 import sys, time
 from pathlib import Path
@@ -89,6 +73,18 @@ index, _ = storage.load(Path(sys.argv[1]))
 print(time.perf_counter() - began_s)
 index.search([sys.argv[2]])
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is measured: candidates of a pool, repeats of what is short, pairs for rouge_score."""
+
+    candidates: int
+    repeats: int
+    pairs: int
+
+
+FULL, QUICK = Effort(10_000, 5, 20_000), Effort(500, 1, 2_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,27 +260,28 @@ def minhash(pool: Sequence[str], candidates: Sequence[str], rejected: NDArray[np
     )  # fmt: skip
 
 
-def rouge_loop(pool: Sequence[str], candidates: Sequence[str]) -> Cost:
+def rouge_loop(pool: Sequence[str], candidates: Sequence[str], n_pairs: int) -> Cost:
     """rouge_score's LCS on tokens that are ready, on pairs drawn at random."""
-    pairs = [(tokenize(reference, "rouge"), tokenize(text, "rouge")) for text, reference in drawn(candidates, pool)]
+    drawn = pairs_of(candidates, pool, n_pairs)
+    pairs = [(tokenize(reference, "rouge"), tokenize(text, "rouge")) for text, reference in drawn]
     spent, _ = timed(lambda: [rouge_scorer._score_lcs(reference, candidate) for reference, candidate in pairs])
     record_bytes = statistics.fmean(_token_bytes(reference) for reference, _ in pairs)
     return Cost(LOOP, len(pool), spent.scaled(len(pool) / len(pairs)), True, record_bytes)
 
 
-def rouge_score(pool: Sequence[str], candidates: Sequence[str]) -> Cost:
+def rouge_score(pool: Sequence[str], candidates: Sequence[str], n_pairs: int) -> Cost:
     """rouge_score asked for each pair, so that it finds the tokens of both anew, as in Self-Instruct; likewise."""
     scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
-    pairs = drawn(candidates, pool)
+    pairs = pairs_of(candidates, pool, n_pairs)
     spent, _ = timed(lambda: [scorer.score(text, reference) for text, reference in pairs])
     record_bytes = statistics.fmean(sys.getsizeof(reference) + 8 for _, reference in pairs)
     return Cost("rouge_score.score", len(pool), spent.scaled(len(pool) / len(pairs)), True, record_bytes)
 
 
-def drawn(candidates: Sequence[str], pool: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of a candidate and a text of the pool."""
+def pairs_of(candidates: Sequence[str], pool: Sequence[str], n: int) -> list[tuple[str, str]]:
+    """Candidates, each with a text of the pool."""
     rng = Random("pairs")
-    return [(rng.choice(candidates), rng.choice(pool)) for _ in range(PAIRS)]
+    return [(rng.choice(candidates), rng.choice(pool)) for _ in range(n)]
 
 
 def process_pool(pool: Sequence[str], candidates: Sequence[str]) -> Cost:
@@ -330,45 +327,34 @@ def texts_of(what: str, index: CompiledIndex, maxima: NDArray[np.float64]) -> Te
 
 
 def contenders(
-    index: CompiledIndex, pool: Sequence[str], candidates: Sequence[str], maxima: NDArray[np.float64], repeats: int
+    index: CompiledIndex, pool: Sequence[str], candidates: Sequence[str], maxima: NDArray[np.float64], effort: Effort
 ) -> Iterator[Cost]:
     """Let all decide on candidates, the slow ones on the first few of them."""
     few = len(candidates) // 5
-    batch = max(len(candidates) * 5_000 // len(pool), RAPIDFUZZ_BATCH)
-    yield ours(index, candidates, 1, repeats)
-    yield ours(index, candidates[:few], K, repeats)
-    yield rapidfuzz(pool, candidates[:batch], maxima[:batch], min(repeats, 3))
+    fewer = max(len(candidates) * 5_000 // len(pool), RAPIDFUZZ_BATCH)
+    yield ours(index, candidates, 1, effort.repeats)
+    yield ours(index, candidates[:few], K, effort.repeats)
+    yield rapidfuzz(pool, candidates[:fewer], maxima[:fewer], min(effort.repeats, 3))
     for jaccard in JACCARDS:
         with Pool(1) as process:  # of its own, so that its memory is known
             yield process.apply(minhash, (pool, candidates, maxima > THRESHOLD, jaccard))
-    yield rouge_loop(pool, candidates)
+    yield rouge_loop(pool, candidates, effort.pairs)
     yield process_pool(pool, candidates)
-    yield rouge_score(pool, candidates)
+    yield rouge_score(pool, candidates, effort.pairs)
 
 
-def others(
-    index: CompiledIndex, built: Time, costs: Sequence[Cost], pool: Sequence[str], candidates: Sequence[str],
-    maxima: NDArray[np.float64], folder: Path, repeats: int,
-) -> Iterator[Figure]:  # fmt: skip
-    """What else is to be known of an index; texts are added to it.
-
-    Args:
-        index: Of the pool.
-        built: What that took.
-        costs: What the contenders took for a candidate.
-        pool, candidates, maxima: As in `contenders`.
-        folder: Where files may be written.
-        repeats: How often short things are done.
-    """
-    us = 1e6
-    of = {cost.contender: cost for cost in costs}
-    one, ten, loop = of[INDEX].time, of[f"{INDEX}, best {K}"].time, of[LOOP].time
-    yield Figure("decisions", 1 / one.cpu_s, "a second", at_least=7_000, aim=15_000)
-    yield Figure(f"the best {K}", 1 / ten.cpu_s, "a second", at_least=150, aim=1_000)
-    yield Figure("rouge_score's loop takes", loop.cpu_s / one.cpu_s, "times as long", at_least=500_000)
+def of_searches(
+    index: CompiledIndex, costs: Sequence[Cost], candidates: Sequence[str], maxima: NDArray[np.float64], repeats: int
+) -> Iterator[Figure]:
+    """What the costs of the contenders in the same pool amount to, and other searches."""
+    of = {cost.contender: cost.time.cpu_s for cost in costs}
+    one_s = of[INDEX]
+    yield Figure("decisions", 1 / one_s, "a second", at_least=7_000, aim=15_000)
+    yield Figure(f"the best {K}", 1 / of[f"{INDEX}, best {K}"], "a second", at_least=150, aim=1_000)
+    yield Figure(f"{LOOP} takes", of[LOOP] / one_s, "times as long", at_least=500_000)
     yield Figure("memory", index.nbytes / len(index), "bytes a text", at_most=250)
     accepted = [text for text, maximum in zip(candidates, maxima, strict=True) if maximum <= THRESHOLD]
-    yield Figure("a candidate that is accepted", us * ours(index, accepted, 1, repeats).time.cpu_s, "us")
+    yield Figure("a candidate that is accepted", 1e6 * ours(index, accepted, 1, repeats).time.cpu_s, "us")
     two = CompiledIndex.of(index.vocabulary, index.segments, index.next_id, threads=2)
     ratios = [
         timed(lambda: index.search(candidates))[0].wall_s / timed(lambda: two.search(candidates))[0].wall_s
@@ -377,8 +363,11 @@ def others(
     yield Figure("two threads on two cores", statistics.median(ratios), "times as fast", at_least=1.4)
     means = median(lambda: [index.scores(text).mean() for text in candidates[:5]], repeats)
     yield Figure("exact mean over the pool, on request", 1e3 * means.cpu_s / 5, "ms")
-    yield Figure("build", us * built.cpu_s / len(pool), "us a text")
 
+
+def of_changes(index: CompiledIndex, built: Time, candidates: Sequence[str], folder: Path) -> Iterator[Figure]:
+    """What building, saving, opening and adding to an index costs; the candidates are added to it."""
+    yield Figure("build", 1e6 * built.cpu_s / len(index), "us a text")
     path = folder / "index"
     saved, _ = timed(lambda: storage.save(index, path))
     yield Figure("save", saved.wall_s, "s")
@@ -387,12 +376,16 @@ def others(
     yield Figure("open in a new process", float(printed), "s", at_most=2)
     yield Figure("the same from the start of the process to a first answer", whole.wall_s, "s")
     added, _ = timed(partial(add_one_by_one, index, candidates))
-    yield Figure("add one by one", us * added.cpu_s / len(candidates), "us a text")
+    yield Figure("add one by one", 1e6 * added.cpu_s / len(candidates), "us a text")
 
-    rows, out = folder / "pool.jsonl", folder / "out.jsonl"
+
+def of_processes(pool: Sequence[str], folder: Path, repeats: int) -> Iterator[Figure]:
+    """What new processes take: `selfinstruct novelty` for all texts, and one question to a small pool."""
+    rows = folder / "pool.jsonl"
     write_jsonl(rows, ({"instruction": text, "input": "", "output": ""} for text in pool))
-    stream, _ = timed(lambda: run("-c", STREAM, str(rows), str(out)))
-    yield Figure(f"{len(pool):,} texts from empty, file to file: CPU time", stream.cpu_s, "s", at_most=60, aim=40)
+    command = ("-m", "selfinstruct", "novelty", str(rows), "--out", str(folder / "out.jsonl"), "--threads", "1")
+    stream, _ = timed(lambda: run(*command))
+    yield Figure(f"`novelty` for {len(pool):,} rows from empty: CPU time", stream.cpu_s, "s", at_most=60, aim=40)
     yield Figure("the same by the clock", stream.wall_s, "s")
     write_jsonl(rows, ({"text": text} for text in pool[: SEED_TASKS + 1]))
     start = median(lambda: run("-c", START_UP, str(rows)), repeats)
@@ -489,33 +482,27 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure all pools and print the tables."""
     args = _arguments()
-    n_candidates, repeats = (500, 1) if args.quick else (10_000, 5)
+    effort = QUICK if args.quick else FULL
     warm_up(args.texts)
     own = CompiledIndex("rouge")
     judged = own.judge(args.texts, 1.0)  # accepts all
     texts, costs = [texts_of("the file, each and those before", own, judged.matches.scores[:, 0])], []
     for n in args.pools:
-        pool, candidates = pool_and_candidates(args.texts, n, n_candidates)
+        pool, candidates = pool_and_candidates(args.texts, n, effort.candidates)
         index = CompiledIndex("rouge")
         built, _ = timed(partial(index.add, pool))
         maxima = index.search(candidates).scores[:, 0]
-        for cost in contenders(index, pool, candidates, maxima, repeats):
+        for cost in contenders(index, pool, candidates, maxima, effort):
             print(f"{n:,} texts, {cost.contender}: {_cell(cost)} us", file=sys.stderr)
             costs.append(cost)
         texts.append(texts_of(f"pool of {n:,}", index, maxima))
+    last = [cost for cost in costs if cost.n_pool == n]
     with TemporaryDirectory() as folder:
-        figures = list(
-            others(
-                index,
-                built,
-                [cost for cost in costs if cost.n_pool == n],
-                pool,
-                candidates,
-                maxima,
-                Path(folder),
-                repeats,
-            )
-        )
+        figures = [
+            *of_searches(index, last, candidates, maxima, effort.repeats),
+            *of_changes(index, built, candidates, Path(folder)),
+            *of_processes(pool, Path(folder), effort.repeats),
+        ]
     if args.out:
         facts = {"machine": machine(), "texts": texts, "costs": costs, "figures": figures}
         args.out.write_text(json.dumps(facts, indent=1, default=asdict))

@@ -337,7 +337,7 @@ class BatchTeacher(Teacher):
                     return error
                 if not self._dialect.has_alternative(error.parameter, body):
                     return self._fatal(error)
-                self._dialect.learn(error.parameter)
+                self._dialect.learn(error.parameter, body)
                 return None
             completions = refusal(key, error)
         else:

@@ -84,13 +84,16 @@ class Pool:
         seeds: Hand-written tasks.
         tokenizer: Of the indexes.
         whole_tasks: Whether the second index is wanted.
+        expected: How many tasks it will hold.
     """
 
-    def __init__(self, seeds: Sequence[Example], tokenizer: Tokenizer, whole_tasks: bool = False) -> None:
+    def __init__(
+        self, seeds: Sequence[Example], tokenizer: Tokenizer, whole_tasks: bool = False, expected: int = 0
+    ) -> None:
         self.seeds = tuple(seeds)
         self.accepted: list[Example] = []
         overs: tuple[Over, ...] = ("instruction", "task") if whole_tasks else ("instruction",)
-        self._indexes = {over: NoveltyIndex(tokenizer) for over in overs}
+        self._indexes = {over: NoveltyIndex(tokenizer, expected=expected) for over in overs}
         self._places: dict[Over, dict[str, int]] = {over: {} for over in overs}  # of the first task that says the same
         self._ids: list[str] = []
         for seed in seeds:
@@ -250,7 +253,7 @@ async def restore(plan: Plan, seeds: Sequence[Example], ledger: Ledger) -> State
     A run that reached another target is open again, and its last slot, which the target cut, not yet judged.
     """
     whole_tasks = any(isinstance(f, Duplicate | Novelty) and f.over == "task" for f in plan.filters)
-    pool = Pool(seeds, plan.novelty_tokenizer, whole_tasks)
+    pool = Pool(seeds, plan.novelty_tokenizer, whole_tasks, expected=len(seeds) + plan.target)
     recent = {strategy.kind: deque[bool](maxlen=plan.saturation_window) for strategy in plan.strategies}
     state = State(pool, deque(maxlen=plan.window), recent)
     closing = ledger.fact("closing")

@@ -15,6 +15,8 @@ from selfinstruct.records import Prompt, Usage
 
 # What a model that refuses max_tokens (a reasoning model) may think a request, unless --thinking-tokens says otherwise.
 DEFAULT_THINKING_TOKENS = 2048
+# How long a list may get: taken by OpenAI and by servers of one's own, but refused by others that take a schema.
+_BOUND = "maxItems"
 _THINKING = "thinking"  # what a request made no room for, in the place of a refused parameter
 _OPTIONAL = (
     "temperature", "top_p", "presence_penalty", "stop", "seed", "n", "logit_bias", "response_format",
@@ -57,7 +59,8 @@ class Dialect:
             body["prompt"] = prompt.messages[-1]["content"]
         limit = "max_completion_tokens" if "max_tokens" in self._refused else "max_tokens"
         body[limit] = prompt.max_tokens + self._allowance
-        schema = {"name": "reply", "schema": prompt.json_schema, "strict": True}
+        schema = _unbounded(prompt.json_schema) if _BOUND in self._refused else prompt.json_schema
+        reply = {"name": "reply", "schema": schema, "strict": True}
         optional = {
             "temperature": prompt.temperature,
             "top_p": prompt.top_p if prompt.top_p < 1 else None,
@@ -66,7 +69,7 @@ class Dialect:
             "n": prompt.n if prompt.n > 1 else None,
             "seed": prompt.seed,
             "logit_bias": prompt.logit_bias,
-            "response_format": {"type": "json_schema", "json_schema": schema} if chat and prompt.json_schema else None,
+            "response_format": {"type": "json_schema", "json_schema": reply} if chat and prompt.json_schema else None,
         }
         return body | {k: v for k, v in optional.items() if v is not None and k not in self._refused}
 
@@ -79,10 +82,16 @@ class Dialect:
         """Whether a request can be made without a parameter that was refused in it, or with room for thinking."""
         return parameter == _THINKING or (parameter in body and parameter in (*_OPTIONAL, "max_tokens"))
 
-    def learn(self, parameter: str | None) -> None:
-        """Leave a parameter out from now on."""
+    def learn(self, parameter: str | None, body: Mapping[str, Any]) -> None:
+        """Leave a parameter out from now on, or of a schema first its bound.
+
+        Args:
+            parameter: What was refused.
+            body: The request in which it was.
+        """
+        sent = body.get(parameter) if parameter == "response_format" else None
         if parameter:
-            self._refused.add(parameter)
+            self._refused.add(_BOUND if _unbounded(sent) != sent else parameter)
 
     def check_thinking(self, reply: Reply, body: Mapping[str, Any], prompt: Prompt) -> None:
         """Notice a reply that is nothing but thinking, because its request made no room for any.
@@ -98,3 +107,10 @@ class Dialect:
         """End a reply where its stop strings would have ended it, for endpoints that refuse or forget them."""
         ends = [choice.text.find(stop) for stop in prompt.stop if stop in choice.text]
         return replace(choice, text=choice.text[: min(ends)], finish_reason="stop") if ends else choice
+
+
+def _unbounded(schema: Any) -> Any:
+    """A schema without the bounds of its lists."""
+    if isinstance(schema, Mapping):
+        return {name: _unbounded(value) for name, value in schema.items() if name != _BOUND}
+    return schema

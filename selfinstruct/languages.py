@@ -70,6 +70,15 @@ _LANGUAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "vi": ("Vietnamese", ("LATIN",)),
     "zh": ("Chinese", (_CHINESE,)),
 }
+# Words that are hardly another language's: n-grams alone take "Compare espresso, latte and cappuccino" for Italian.
+_ENGLISH_WORDS = (
+    "the and with from this that these those what which who whose why how when where would should could they their"
+    " there his its being were about between because into your you our two three five than then make does did other"
+    " each every using following words story paragraph answer write rewrite describe explain compare identify generate"
+    " create translate summarize summarise give choose suggest provide classify convert calculate discuss analyze"
+    " analyse evaluate explore draft rate"
+)
+_ENGLISH = frozenset(_ENGLISH_WORDS.split())
 # A few words do not tell these apart, so the one passes for the other.
 _ALIKE: tuple[Set[str], ...] = ({"id", "ms"}, {"da", "no"}, {"hr", "sr"})
 _UNDETERMINED = "und"
@@ -114,7 +123,7 @@ def identify(text: str) -> tuple[str, float]:
         (ISO 639-1 code, confidence from 0 to 1): the probability of the most likely language, or the share of words in
         a script that only one language has. ("und", 0.0) for a text without words.
     """
-    groups = _by_script(_words(_CODE.sub(" ", _FENCED.sub(" ", text[:_MAX_CHARACTERS]))))
+    groups = _by_script(_words(_prose(text)))
     if not groups:
         return _UNDETERMINED, 0.0
     script, words = max(groups.items(), key=lambda group: len(group[1]))
@@ -123,6 +132,19 @@ def identify(text: str) -> tuple[str, float]:
         return next(iter(languages)), len(words) / _size(groups)
     language, probability = _ranking(words, languages)[0]
     return (_UNDETERMINED, 0.0) if language == _NO_LANGUAGE else (language, probability)
+
+
+def english_share(text: str) -> float:
+    """The share of a text's words that are English and hardly another language's."""
+    words = _words(_prose(text))
+    return sum(word in _ENGLISH for word in words) / max(len(words), 1)
+
+
+def is_in_script_of(text: str, language: str) -> bool:
+    """Whether most words of a text are in a script of a language; any script may be that of an unknown one."""
+    groups = _by_script(_words(_prose(text)))
+    known = _LANGUAGES.get(_primary(language))
+    return not groups or not known or max(groups, key=lambda script: len(groups[script])) in known[1]
 
 
 def is_written_in(text: str, language: str) -> bool | None:
@@ -150,6 +172,11 @@ def is_written_in(text: str, language: str) -> bool | None:
         segments = map(_words, _SEGMENT_END.split(prose))
         verdict = any(len(s) >= _MIN_FRAME * n_words and _verdict(s, language) for s in segments)
     return verdict
+
+
+def _prose(text: str) -> str:
+    """The beginning of a text without its code."""
+    return _CODE.sub(" ", _FENCED.sub(" ", text[:_MAX_CHARACTERS]))
 
 
 def _primary(code: str) -> str:

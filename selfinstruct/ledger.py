@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 import orjson
 
 from selfinstruct.errors import Error, InputError
@@ -542,13 +543,18 @@ class Ledger:
     # -- group commit ------------------------------------------------------------------------------------------
 
     async def _write(self, statements: Sequence[_Statement]) -> int:
-        """Run statements in one transaction; returns the last inserted row's number once they are durable."""
+        """Run statements in one transaction; returns the last inserted row's number once they are durable.
+
+        That is waited for whatever is cancelled meanwhile: who began an attempt has to hear its number to end it.
+        """
         loop = asyncio.get_running_loop()
         write = _Write(statements, loop.create_future())
         self._waiting.append(write)
         if self._committing is None or self._committing.done():
             self._committing = loop.create_task(self._commit_groups())
-        return await write.done
+        with anyio.CancelScope(shield=True):
+            await write.done
+        return write.done.result()
 
     async def _commit_groups(self) -> None:
         while self._waiting:

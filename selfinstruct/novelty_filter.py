@@ -468,11 +468,8 @@ def _new_pool(
             yield _Pool(shards.add, shards.judge)
         return
     from selfinstruct.novelty import NoveltyIndex
-    from selfinstruct.novelty.index import MAX_BRUTE
 
-    local = saved.local if saved else NoveltyIndex(config.tokenizer, _threads(config))
-    if n_rows > MAX_BRUTE:
-        local.compiled()
+    local = saved.local if saved else NoveltyIndex(config.tokenizer, _threads(config), n_rows)
     pool = _Pool(lambda texts: local.add(*texts), local.judge, local)
     for file in saved.files if saved else ():
         pool.open(file.name).extend(accumulate(file.steps))

@@ -58,9 +58,11 @@ class Progress:
             print(f"{self._unit} {done}/{self._total}  {detail}{self._left(done)}", file=sys.stderr, flush=True)
 
     def _left(self, done: int) -> str:
-        """Time left at the pace so far."""
+        """Time left at the pace so far, if there is one."""
         if done == self._total:
             return ""
-        pace = (time.monotonic() - self._started) / max(1, done - self._done_before)
+        if done <= self._done_before:
+            return "  left: unknown"
+        pace = (time.monotonic() - self._started) / (done - self._done_before)
         minutes, seconds = divmod(round(pace * (self._total - done)), 60)
         return f"  {minutes}:{seconds:02} left"

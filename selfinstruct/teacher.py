@@ -287,7 +287,7 @@ class DirectTeacher(Teacher):
                 except PermanentError as error:
                     if not self._dialect.has_alternative(error.parameter, body):
                         raise self._fatal(error) from error
-                    self._dialect.learn(error.parameter)
+                    self._dialect.learn(error.parameter, body)
                     logger.info("the model takes no %s, or needs room for it; asking otherwise", error.parameter)
 
     async def _attempt(
@@ -312,10 +312,9 @@ class DirectTeacher(Teacher):
                 turn.tokens = usage.total
                 if not isinstance(error, PermanentError) or not self._is_outcome(error, body):
                     self._heed(error, body, turn)
-                    with anyio.CancelScope(shield=True):
-                        seconds = time.monotonic() - started
-                        said = str(error) if isinstance(error, Error) else "aborted"
-                        await self._ledger.fail_attempt(attempt, said, cost, usage, seconds)
+                    seconds = time.monotonic() - started
+                    said = str(error) if isinstance(error, Error) else "aborted"
+                    await self._ledger.fail_attempt(attempt, said, cost, usage, seconds)
                     raise
                 completions = refusal(prompt_key, error)
             else:

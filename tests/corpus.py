@@ -87,18 +87,28 @@ def kind_of(text: str) -> Kind:
     return "near_duplicate" if text.endswith(" please") else "broken"
 
 
+def demonstrations(prompt: str) -> list[str]:
+    """The instructions that a prompt shows: of whole tasks in blocks or JSON, of the one to rewrite, or of a list."""
+    if blocks := re.findall(r"(?m)^###\n\d+\.[ \t]*(?:Instruction:|指令：)[ \t]*(\S.*)$", prompt):
+        return blocks
+    if objects := re.findall(r'(?m)^\{"instruction": .*\}$', prompt):
+        return [json.loads(line)["instruction"] for line in objects]
+    if parent := re.findall(r"(?m)^Given task\nInstruction: (.*)$", prompt):
+        return parent
+    return re.findall(r"(?m)^\d+\.[ \t]*(\S.*\S)[ \t]*$", prompt)
+
+
 def draw(prompt: str, rng: Random, near_duplicates: float, broken: float, pool: int) -> str:
     """One instruction: a demonstration of the prompt with a word added, one that breaks a filter, or a fresh one.
 
     Args:
-        prompt: Its numbered demonstrations are the stock of near-duplicates.
+        prompt: Its demonstrations are the stock of near-duplicates.
         near_duplicates: Their share.
         broken: Share of instructions that break a filter.
         pool: Number of different fresh instructions.
     """
-    shown = re.findall(r"(?m)^\d+\.[ \t]*(?:Instruction:[ \t]*)?(?!Input:|Output:|Instruction:)(\S.*\S)[ \t]*$", prompt)
     share, text = rng.random(), instruction(rng.randrange(pool))
-    if share < near_duplicates and shown:
+    if share < near_duplicates and (shown := demonstrations(prompt)):
         return f"{rng.choice(shown)} please"
     return rng.choice(BREAKERS)(text) if share > 1 - broken else text
 
@@ -197,7 +207,7 @@ ANSWERS: tuple[tuple[str, Callable[[str, str, Draw, int], str]], ...] = (
     (r"(?s)(Class label:|类别：)$|Class label:.*\nTask: [^\n]*\n$", labelled_cases),
     (r"(Input:|输入：)$|\nTask: [^\n]*\n$", worked_case),
     (r"(?:Rewritten|New) task, in the same form[^\n]*\nInstruction:$", rewritten_task),
-    (r"Are the two tasks equal\? Answer Yes or No\.$", equal_or_not),
+    (r"Are the two tasks equal\? Answer Yes or No\.(\nAnswer:)?$", equal_or_not),
     (r"", plain),
 )
 

@@ -18,13 +18,18 @@ _SPECIAL = re.compile(
     r"|<noinput>"
     r"|<(?:bos|eos|pad|unk)>", re.I
 )  # fmt: skip
-# "5. Input:" by itself, "### Response:", a lone "###": of a list prompt or of Alpaca's template. Markdown has headings
+# "5. Input:" by itself, "### Response:", a lone "##": of a list prompt or of Alpaca's template. Markdown has headings
 # with a name and lists such as "1. Input: the keyboard".
 _LABEL = re.compile(
-    r"^[ \t]*(?:\d{1,3}[.)][ \t]*instruction[ \t]*:|\d{1,3}[.)][ \t]*(?:input|output)[ \t]*:[ \t]*$"
-    r"|#{2,6}[ \t]*(?:instruction|input|output|response)[ \t]*:?[ \t]*$|#{3,}[ \t]*(?:\d{1,3}\.?[ \t]*)?$"
+    r"^[ \t]*(?:\d{1,3}[.)][ \t]*(?:instruction|指令)[ \t]*[:：]"
+    r"|\d{1,3}[.)][ \t]*(?:input|output|输入|输出)[ \t]*[:：][ \t]*$"
+    r"|#{2,6}[ \t]*(?:instruction|input|output|response)[ \t]*:?[ \t]*$|#{2,}[ \t]*(?:\d{1,3}\.?[ \t]*)?$"
     r"|(?:instruction|class label)[ \t]*:)",
     re.I | re.M,
+)
+# A line of a list. "5. Input: text" belongs to a list of tasks, unless 4 stands before it.
+_NUMBERED = re.compile(
+    r"^[ \t*_]{0,8}(?P<number>\d{1,3})[.)](?P<label>[ \t]{0,8}(?:input|output|输入|输出)[ \t]{0,8}[:：])?", re.I | re.M
 )
 _PAIR_LABEL = re.compile(r"^[ \t]*(?:input|output)[ \t]*:", re.I | re.M)
 _ABOUT_PAIRS = re.compile(r"\b(?:inputs?|outputs?|examples?|functions?|programs?|instructions?|prompts?)\b", re.I)
@@ -79,17 +84,38 @@ def _broken(text: str) -> str | None:
 
 def _leaked(text: str, field: str, instruction: str) -> str | None:
     """A piece of a prompt's form that the instruction does not speak of."""
-    found = _LABEL.search(text) or _SPECIAL.search(text)
+    found = _LABEL.search(CODE.sub("", text)) or _SPECIAL.search(text)
     if found and field == "instruction" and found.re is _SPECIAL and text[found.end() :].strip():
         found = None  # spoken of: a leftover stands at the end
     if not found and "```" not in text and not _ABOUT_PAIRS.search(instruction):
         found = _PAIR_LABEL.search(text)
     if not found:
         number = _TASK_LABEL.search(text)  # a list of tasks begins with the first
-        found = number if number and int(number[1]) > 1 else None
-    if not found or (field != "instruction" and found[0].strip().lower() in instruction.lower()):
+        found = number if number and int(number[1]) > 1 else _out_of_turn(text)
+    mark = found[0].strip() if found else _separator(text)
+    if not mark or (field != "instruction" and mark.lower() in instruction.lower()):
         return None
-    return f"'{found[0].strip()}'"
+    return f"'{mark}'"
+
+
+def _out_of_turn(text: str) -> re.Match[str] | None:
+    """A numbered label that does not follow the number before it."""
+    before = {0}
+    for line in _NUMBERED.finditer(text):
+        number = int(line["number"])
+        if line["label"] and number - 1 not in before:
+            return line
+        before.add(number)
+    return None
+
+
+def _separator(text: str) -> str | None:
+    """What is left of the line between two tasks at a text's end: "##", which no heading opened, or "###"."""
+    last = text.rstrip().rpartition("\n")[2]
+    rest = last.rstrip("#")
+    n_marks = len(last) - len(rest)
+    is_heading = rest.lstrip().startswith("#")
+    return None if is_heading or n_marks < 2 or (n_marks == 2 and not rest.endswith((" ", "\t"))) else last[-n_marks:]
 
 
 def _cut(instance: Instance, language: str) -> str | None:

@@ -106,6 +106,12 @@ _PLAYED = words("song music soundtrack tune melody track film movie video clip b
 _PAINTING = words("paintings? portraits? posters?")
 _TAKEN = words("scanned filmed photographed handwritten hand-drawn videotaped")
 _DOING = words("saying holding wearing pointing_at looking_at thinking doing")
+# "You are looking at a photograph", "Attached is a map": spoken of as there.
+_BEFORE_YOU = words(
+    "you(?:_are|'re)_(?:now_)?(?:looking_at|watching|viewing|listening_to|hearing|seeing|shown|presented_with|holding)"
+    " (?:here|attached|enclosed|below|above)_(?:is|are) (?:before|in_front_of)_you_(?:is|are)"
+    " on_(?:the|your)_screen(?:_in_front_of_you)?_(?:is|are)"
+)
 _SPOKEN_OF = re.compile(
     r"\b(?P<what>"
     + lines(rf"""
@@ -121,6 +127,8 @@ _SPOKEN_OF = re.compile(
         {words("given shown provided_with presented_with")} {words("an? the two three some")} {_ADJECTIVES}{_SHOWN}
         {words("what that which")} i(?:'m| am) {_DOING}
         {words("song sound noise music voice")}s? (?:that |which )?you hear
+        {_BEFORE_YOU} (?:{words("an? the this these two three some several")} )?{_ADJECTIVES}
+            (?:{_SEEN}|{_ARTWORK}|{_PAINTING})
         the {_SEEN}(?= {words("shows? depicts? displays? contains? i we")}\b)
         {_PLAYED} (?:(?:that|which) )?(?:is )?{words("playing singing")}
     """)
@@ -137,6 +145,8 @@ _ABOUT = re.compile(
     + lines(rf"""
         {_SUBJECT}
         scene(?! (?:in|on|from|shown|depicted)\b)
+        {words("imagine imagining pretend suppose")}
+        {words("when while if")} you(?:'re| are)
         {words("suggest write give create choose come_up_with")}\b[^.?!]{{0,30}} (?:captions?|titles?)
     """)
     + r"\b",

@@ -7,10 +7,11 @@ from typing import ClassVar, Literal
 
 from selfinstruct.filters import Case, Filter
 from selfinstruct.filters.asked import MAX_CHARACTERS
-from selfinstruct.languages import identify, is_written_in, language_name
+from selfinstruct.languages import english_share, identify, is_in_script_of, is_written_in, language_name
 from selfinstruct.records import Verdict
 
-_MIN_CONFIDENCE = 0.9  # "a dish of chili con carne" is Italian with 0.77
+_MIN_CONFIDENCE = 0.9  # of a language among others of its script; related ones share what is certain of them
+_MIN_ENGLISH = 0.15  # share of words that make a text English; "a dish of chili con carne" is Italian with 0.77
 _MAX_CAPITALISED = 0.6  # share of words; beyond, they are names, which have no language. (German has about 0.4.)
 # A task about languages may well be answered in another one.
 _ABOUT_LANGUAGES = re.compile(
@@ -44,14 +45,23 @@ class Language(Filter):
 
 
 def _foreign(text: str, language: str) -> str | None:
-    """The language of a text that is certainly in another one than it should be."""
+    """The language of a text that is certainly in another one than it should be.
+
+    A script in which the language is not written settles it. So do English words, in an English run and in another;
+    without any, a text that is not English need not be known for what it is.
+    """
     if is_written_in(text, language) is not False:
         return None
     words = text[:MAX_CHARACTERS].split()
     if sum(word[0].isupper() for word in words) > _MAX_CAPITALISED * len(words):
         return None
     found, confidence = identify(text)
-    return found if confidence >= _MIN_CONFIDENCE else None
+    if not is_in_script_of(text, language):
+        return found
+    english, may_be_english = english_share(text), language.split("-")[0] == "en"
+    if english >= _MIN_ENGLISH:
+        return None if may_be_english else found
+    return found if confidence >= _MIN_CONFIDENCE or (may_be_english and not english) else None
 
 
 def _may_be_in(language: str, task: str, input: str) -> bool:

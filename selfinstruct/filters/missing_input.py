@@ -22,6 +22,10 @@ _WORK_ON = words(
     "summari[sz]e condense shorten proofread translate paraphrase rewrite reword rephrase edit classify correct"
     " simplify analy[sz]e"
 )
+_THIS = words("this these")
+_DOCUMENT = words("texts? articles? passages? paragraphs? excerpts? transcripts? documents?")
+_MANNER = words("into as using so_that to_make in_(?:one|two|three|your|plain|simple|a|an|fewer)")
+_THE = rf"the {_DOCUMENT}(?=\W*\Z|[.?!]\s| {_MANNER}\b)"  # no word says which one is meant
 # "The following paragraph", "the passage below": certain. "This article" may be the one to be written.
 _REFERENCE = re.compile(
     r"\b"
@@ -29,7 +33,33 @@ _REFERENCE = re.compile(
         (?:the |these )?following {_ADJECTIVES}{_TEXT}
         (?:the|these|this) {_GIVEN} {_ADJECTIVES}{_TEXT}
         (?:the|these|this) {_ADJECTIVES}{_TEXT} (?:below|above|{_GIVEN})
-        {_WORK_ON} (?:this|these) {_ADJECTIVES}{_TEXT}
+        {_WORK_ON} {_THIS} {_ADJECTIVES}{_TEXT}
+        {_WORK_ON} {_THE}
+        {words("based_on according_to after_reading having_read judging_by look_at")} {_THIS} {_ADJECTIVES}{_TEXT}
+    """)
+    + r"\b",
+    re.I,
+)
+_QUESTION = words(
+    "describe explain state tell say identify find list name give what what's who where when why which how is are does"
+    " do did was were determine decide extract"
+)
+_PART = words(
+    "main central key overall topic subject idea theme tone mood message purpose gist point moral meaning author writer"
+    " speaker narrator sentiment genre style summary structure audience argument conclusion sum average mean answer"
+)
+_SAYS = words("about say mean express imply describe convey tell argue suggest have_in_common")
+_TOLD = words("is are was were mentioned described discussed named said told used made happens? happening appears?")
+_HOW_TO = r"(?![^.?!]*\bhow (?:to|do|can|could|would|should)\b)"
+_COUNT_ITSELF = r"(?!how many [^.?!]*\bthis (?:sentence|question)\b)"
+# A question on a text that has to be there. It stands first, since the text may come before the question on it.
+_ASKED_ABOUT = re.compile(
+    rf"(?:(?:please|in [\w ]{{1,30}},) )?{_HOW_TO}{_COUNT_ITSELF}{_QUESTION}\b"
+    + lines(rf"""
+        [^.?!:\n]{{0,80}}? {_TOLD} (?:in|by|from) (?:{_THIS} {_ADJECTIVES}{_TEXT}|{_THE})
+        [^.?!:\n]{{0,60}}? {_PART} (?:\w+ ){{0,2}}?(?:of|in|behind|to) (?:{_THIS} {_ADJECTIVES}{_TEXT}|{_THE})
+        [^.?!:\n]{{0,30}}? (?:in|from) {_THIS} (?:{_DOCUMENT}|sentence|poem|story|letter|e-?mail|review|list|table)
+        (?: does| do| is| are| did)? {_THIS} {_ADJECTIVES}{_TEXT} (?:\w+ )?{_SAYS}
     """)
     + r"\b",
     re.I,
@@ -91,7 +121,7 @@ def _missing(instruction: str) -> str | None:
         return stand_in[0].strip()
     if _PROGRAM.search(instruction) or QUOTED.search(instruction) or CODE.search(instruction):
         return None
-    found = _REFERENCE.search(instruction)
+    found = _REFERENCE.search(instruction) or _ASKED_ABOUT.match(instruction)
     if not found:
         return None
     rest = instruction[found.end() :]

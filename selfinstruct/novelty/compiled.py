@@ -18,8 +18,10 @@ from selfinstruct.novelty.segments import MAX_RECORDS, Records, Segment, Workspa
 from selfinstruct.novelty.tokens import Tokenizer
 from selfinstruct.novelty.vocabulary import Encoded, Vocabulary, resized
 
-# Candidates that are searched for at a time, and recent records at which they become a segment.
+# Candidates that are judged at a time, and recent records at which they become a segment.
 BATCH = 1024
+# Candidates that are searched for at a time: what a segment has in the cache serves more of them.
+SEARCH_BATCH = 4096
 
 
 class _Recent:
@@ -132,8 +134,8 @@ class CompiledIndex:
         """
         matches = Matches.none(len(texts), k)
         sizes = np.full(len(texts), NOBODY) if sizes is None else sizes
-        for begin in range(0, len(texts), BATCH):
-            part = slice(begin, begin + BATCH)
+        for begin in range(0, len(texts), SEARCH_BATCH):
+            part = slice(begin, begin + SEARCH_BATCH)
             encoded = self.vocabulary.encode(texts[part], grow=False)
             self._compare(encoded, sizes[part], matches.part(part))
             self._recent.settle(

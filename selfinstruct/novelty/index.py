@@ -27,13 +27,16 @@ class NoveltyIndex:
     Args:
         tokenizer: See `tokens.tokenize`.
         threads: How many share a search in a large pool.
+        expected: How many texts will come, as far as is known; for many the set-up is made at once, not on the way.
     """
 
-    def __init__(self, tokenizer: Tokenizer = "rouge", threads: int = 1) -> None:
+    def __init__(self, tokenizer: Tokenizer = "rouge", threads: int = 1, expected: int = 0) -> None:
         self._tokenizer = tokenizer
         self._threads = threads
         self._brute: BruteIndex | None = BruteIndex(tokenizer)
         self._compiled: CompiledIndex | None = None
+        if expected > MAX_BRUTE:
+            self.compiled()
 
     @classmethod
     def of(cls, compiled: CompiledIndex) -> NoveltyIndex:

@@ -1,6 +1,7 @@
 """The compiled inner loops of the novelty index, over flat arrays. `segments` says how they fit together.
 
-Compiled once for a machine and kept on disk; they release the interpreter's lock, so threads may share a search.
+Compiled once for a machine and kept on disk; they release the interpreter's lock, so threads may share a search. In the
+innermost ones arrays are indexed and not sliced: a slice counts references, which takes longer than a short loop.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ MAX_LISTED = 32
 # Order keys of terms that have a bitmap begin here: they count as more frequent than all that are listed.
 DENSE = 1 << 20
 ONE, ALL = np.uint64(1), ~np.uint64(0)
+# Words of a bitmap at most, and where counters lie: plane 0 to 3, what they carry, who has what it needs, then planes
+# from 4 on.
+WORDS = 1 << 10
+P1, P2, P3, CARRY, REACHED = (np.uint64(number * WORDS) for number in range(1, 6))
+# Bounds in floats are a little looser than what rounding could do to them; exact floats decide later.
+LOOSE = 1 - 1e-12
 
 
 def _compiled(function: FunctionT) -> FunctionT:
@@ -135,7 +142,7 @@ def number_tokens(
             token, slot, hashed = _term_of(buffer, begin, at, slots, hashes, letters, starts)
             if token < 0 and grow:
                 token = n_terms
-                n_terms = _add(buffer, begin, at, slot, hashed, slots, hashes, letters, starts, n_terms)
+                n_terms = _new_term(buffer, begin, at, slot, hashed, slots, hashes, letters, starts, n_terms)
             tokens[n] = token
             n += 1
         offsets[text + 1] = n
@@ -179,13 +186,13 @@ def number_repeats(
             term, slot, hashed = _term_of(repeat, 0, 9, slots, hashes, letters, starts)
             if term < 0 and grow:
                 term = n_terms
-                n_terms = _add(repeat, 0, 9, slot, hashed, slots, hashes, letters, starts, n_terms)
+                n_terms = _new_term(repeat, 0, 9, slot, hashed, slots, hashes, letters, starts, n_terms)
             terms[at] = term
     return n_terms
 
 
 @_compiled
-def _add(
+def _new_term(
     buffer: Any,
     begin: int,
     end: int,
@@ -267,18 +274,22 @@ def forget(candidate: Any, slots: Any) -> None:
 
 
 @_compiled
+def _lcs_in_word(records: Any, start: int, stop: int, m: int, slots: Any, masks: Any) -> Any:
+    """`lcs_length` of records[start:stop] and a candidate of 1 to 64 tokens."""
+    zeros = ALL
+    for at in range(start, stop):
+        matches = zeros & masks[slots[records[at]], 0]
+        zeros = (zeros + matches) | (zeros ^ matches)
+    return popcount(~zeros & (ALL >> np.uint64(64 - m)))
+
+
+@_compiled
 def lcs_length(record: Any, m: int, slots: Any, masks: Any, row: Any) -> Any:
     """Length of the longest common subsequence of a record and the candidate of `places`.
 
     Bit-parallel: H. Hyyrö, "Bit-parallel LCS-length computation revisited" (2004). `row` is scratch, uint64[words].
     """
     words = (m + 63) >> 6
-    if words == 1:
-        zeros = ALL
-        for token in record:
-            matches = zeros & masks[slots[token], 0]
-            zeros = (zeros + matches) | (zeros ^ matches)
-        return popcount(~zeros & (ALL >> np.uint64(64 - m)))
     row[:words] = ALL
     for token in record:
         slot = slots[token]
@@ -303,15 +314,23 @@ def lcs_length(record: Any, m: int, slots: Any, masks: Any, row: Any) -> Any:
 
 
 @_compiled
+def _f_of(records: Any, start: int, stop: int, m: int, slots: Any, masks: Any, row: Any) -> Any:
+    """F of records[start:stop] and the candidate of `places`."""
+    if 0 < m <= 64:
+        lcs = _lcs_in_word(records, start, stop, m, slots, masks)
+    else:
+        lcs = lcs_length(records[start:stop], m, slots, masks, row)
+    return f_measure(lcs, m, stop - start)
+
+
+@_compiled
 def all_scores(candidate: Any, tokens: Any, offsets: Any, ids: Any, scores: Any, work: Any) -> None:
     """F of a candidate with every record, at the record's place in `scores`."""
     m = len(candidate)
     slots, masks, row = work[:3]
     places(candidate, slots, masks)
     for i in range(len(ids)):
-        n = np.int64(offsets[i + 1]) - np.int64(offsets[i])
-        lcs = lcs_length(tokens[offsets[i] : offsets[i + 1]], m, slots, masks, row)
-        scores[ids[i]] = f_measure(lcs, m, n)
+        scores[ids[i]] = _f_of(tokens, offsets[i], offsets[i + 1], m, slots, masks, row)
     forget(candidate, slots)
 
 
@@ -348,10 +367,9 @@ def fill_postings(terms: Any, offsets: Any, cursors: Any, rows: Any, postings: A
 
 
 @_compiled
-def _is_better(f: float, id: int, scores: Any, ids: Any) -> Any:
+def _is_better(f: float, id: int, worst_f: float, worst_id: int) -> Any:
     """Whether a record belongs among the best so far: by F descending, id ascending."""
-    worst = len(scores) - 1
-    return f > scores[worst] or (f == scores[worst] and f > 0 and id < ids[worst])
+    return f > worst_f or (f == worst_f and f > 0 and id < worst_id)
 
 
 @_compiled
@@ -370,74 +388,96 @@ def _keep(f: float, id: int, scores: Any, ids: Any) -> None:
 
 
 @_compiled
-def _list(key: int, starts: Any) -> Any:
-    """Where the list of a term begins and ends; empty for an unknown one."""
-    if key < 0:
-        return np.int64(0), np.int64(0)
-    term = key & 0xFFFFFFFF
-    return np.int64(starts[term]), np.int64(starts[term + 1])
+def _add(a: Any, b: Any, c: Any) -> Any:
+    """(Sum, carry) of three bits, 64 times."""
+    total = a ^ b
+    return total ^ c, (a & b) | (total & c)
 
 
 @_compiled
-def _bitmap(key: int, starts: Any, postings: Any, bitmaps: Any, scratch: Any) -> Any:
-    """The records of a term as bits; `scratch`, zero before, is used for those of a list."""
-    if key < 0:
-        return scratch
-    if key >> 32 >= DENSE:
-        return bitmaps[(key >> 32) - DENSE]
-    begin, end = _list(key, starts)
-    for at in range(begin, end):
-        record = np.int64(postings[at])
-        scratch[record >> 6] |= ONE << np.uint64(record & 63)
-    return scratch
+def _count_eight(planes: Any, first: int, last: int, bitmaps: Any, rows: Any) -> None:
+    """Add eight bitmaps to counters that are kept bit by bit: plane p holds bit p of all counters.
 
+    Full adders take eight inputs to a carry of weight 8 (Harley and Seal; Muła, Kurz, Lemire, "Faster population counts
+    using AVX2 instructions", 2018), so that planes are read and written once. What overflows plane 3 is the carry.
 
-@_compiled
-def _clear(key: int, starts: Any, postings: Any, scratch: Any) -> None:
-    """Undo what `_bitmap` did to `scratch`."""
-    if key >> 32 < DENSE:
-        begin, end = _list(key, starts)
-        for at in range(begin, end):
-            scratch[np.int64(postings[at]) >> 6] = 0
-
-
-@_compiled
-def _count_four(planes: Any, n_planes: int, first: int, last: int, a: Any, b: Any, c: Any, d: Any, carry: Any) -> None:
-    """Add four bitmaps to counters that are kept bit by bit: plane p holds bit p of all counters.
-
-    Three full adders take four inputs to a carry of weight 4 (Harley and Seal; Muła, Kurz, Lemire, "Faster population
-    counts using AVX2 instructions", 2018), so that most of the work is on the two lowest planes. There are at least
-    four planes; what overflows the last is or-ed into the one after it. Words first..last are added.
+    Args:
+        planes: Counters.
+        first, last: The words that are added.
+        bitmaps, rows: Which eight of the bitmaps.
     """
-    a, b, c, d, carry = a[first:last], b[first:last], c[first:last], d[first:last], carry[first:last]
-    p0, p1, p2, p3 = planes[0, first:last], planes[1, first:last], planes[2, first:last], planes[3, first:last]
-    for w in range(len(carry)):
-        total = a[w] ^ b[w]
-        low = p0[w]
-        twos = (a[w] & b[w]) | (total & low)
-        low ^= total
-        total = c[w] ^ d[w]
-        more = (c[w] & d[w]) | (total & low)
-        p0[w] = low ^ total
-        total = twos ^ more
-        low = p1[w]
-        p1[w] = low ^ total
-        fours = (twos & more) | (total & low)
-        low = p2[w]
-        p2[w] = low ^ fours
-        fours &= low
-        low = p3[w]
-        p3[w] = low ^ fours
-        carry[w] = low & fours
+    a, b, c, d = np.uint64(rows[0]), np.uint64(rows[1]), np.uint64(rows[2]), np.uint64(rows[3])
+    e, f, g, h = np.uint64(rows[4]), np.uint64(rows[5]), np.uint64(rows[6]), np.uint64(rows[7])
+    for w in range(np.uint64(first), np.uint64(last)):
+        ones, twos_ab = _add(planes[w], bitmaps[a, w], bitmaps[b, w])
+        ones, twos_cd = _add(ones, bitmaps[c, w], bitmaps[d, w])
+        ones, twos_ef = _add(ones, bitmaps[e, w], bitmaps[f, w])
+        planes[w], twos_gh = _add(ones, bitmaps[g, w], bitmaps[h, w])
+        twos, fours_abcd = _add(planes[w + P1], twos_ab, twos_cd)
+        planes[w + P1], fours_efgh = _add(twos, twos_ef, twos_gh)
+        planes[w + P2], eights = _add(planes[w + P2], fours_abcd, fours_efgh)
+        low = planes[w + P3]
+        planes[w + P3] = low ^ eights
+        planes[w + CARRY] = low & eights
+
+
+@_compiled
+def _place(plane: int) -> Any:
+    """Where a plane begins."""
+    return (plane if plane < 4 else plane + 2) * WORDS
+
+
+@_compiled
+def _carry_on(planes: Any, n_planes: int, first: int, last: int) -> None:
+    """Add the carry to the planes from 4 on; what overflows the last says who has what it needs."""
     for p in range(4, n_planes):
-        plane = planes[p, first:last]
-        for w in range(len(carry)):
-            low = plane[w]
-            plane[w] = low ^ carry[w]
-            carry[w] &= low
-    reached = planes[n_planes, first:last]
-    for w in range(len(carry)):
-        reached[w] |= carry[w]
+        place = np.uint64(_place(p))
+        for w in range(np.uint64(first), np.uint64(last)):
+            low = planes[w + place]
+            planes[w + place] = low ^ planes[w + CARRY]
+            planes[w + CARRY] &= low
+    for w in range(np.uint64(first), np.uint64(last)):
+        planes[w + REACHED] |= planes[w + CARRY]
+
+
+@_compiled
+def _count_one(planes: Any, n_planes: int, record: int) -> None:
+    """Add 1 to the counter of a record."""
+    w = record >> 6
+    bit = ONE << np.uint64(record & 63)
+    for p in range(n_planes):
+        at = _place(p) + w
+        planes[at] ^= bit
+        if planes[at] & bit:
+            return
+    planes[5 * WORDS + w] |= bit
+
+
+@_compiled
+def _begin(planes: Any, n_planes: int, needed: Any, first: int, last: int) -> None:
+    """Set the counters of words to 2^planes - needed, so that they overflow where there is what is needed."""
+    for p in range(n_planes):
+        place, bit = np.uint64(_place(p)), np.uint64(p)
+        for w in range(np.uint64(first), np.uint64(last)):
+            planes[w + place] = np.uint64(0) - (np.uint64((1 << n_planes) - needed[w]) >> bit & ONE)
+    for w in range(np.uint64(first), np.uint64(last)):
+        planes[w + REACHED] = np.uint64(0)
+
+
+@_compiled
+def _next(planes: Any, w: int, last: int) -> Any:
+    """The first word from w on with a record that has what it needs, or the last."""
+    at, end, step = np.uint64(w) + REACHED, np.uint64(last) + REACHED, np.uint64(8)
+    while at + step <= end:
+        some = np.uint64(0)
+        for i in range(step):
+            some |= planes[at + i]
+        if some:
+            break
+        at += step
+    while at < end and planes[at] == 0:
+        at += ONE
+    return np.int64(at - REACHED)
 
 
 @_compiled
@@ -488,58 +528,41 @@ def _rank(terms: Any, starts: Any, dense: Any, order: Any, rest: Any) -> None:
 
 
 @_compiled
-def _compare(
-    record: Any, id: int, candidate: Any, prepared: bool, slots: Any, masks: Any, row: Any, scores: Any, ids: Any
-) -> None:
-    """Compute the F of a record, and keep it if it is among the best; `prepared` says that `places` has been called."""
-    m = len(candidate)
-    if not prepared:
-        places(candidate, slots, masks)
-    f = f_measure(lcs_length(record, m, slots, masks, row), m, len(record))
-    if _is_better(f, id, scores, ids):
-        _keep(f, id, scores, ids)
-
-
-@_compiled
 def _count(
-    p: int, m: int, order: Any, w0: int, w1: int, score: float, class_lengths: Any, class_starts: Any,
-    starts: Any, postings: Any, bitmaps: Any, planes: Any, needed: Any, carry: Any, scratch: Any, four: Any,
+    p: int, m: int, order: Any, w0: int, w1: int, score: float, c0: int, c1: int, class_lengths: Any, class_starts: Any,
+    starts: Any, postings: Any, bitmaps: Any, planes: Any, needed: Any, eight: Any,
 ) -> int:  # fmt: skip
     """Count, for the records of the words w0..w1 of bitmaps, how many of the terms order[p:m] each has.
 
-    A record of length n needs so many for an F of `score`; its counter starts at 2^planes - needed, so that it
+    A record of length n, of the classes c0..c1, needs so many for an F of `score`; its counter begins so that it
     overflows when it has them, and then tells by how many more.
 
     Returns:
-        The plane of bits that say which records have what they need.
+        The number of planes.
     """
     n_planes = 4
     while 1 << n_planes <= m - p:
         n_planes += 1
-    planes[n_planes, w0:w1] = 0
-    needed[w0:w1] = 1 << n_planes
-    for c in range(len(class_lengths)):
-        start, end = max(class_starts[c] >> 6, w0), min((class_starts[c + 1] + 63) >> 6, w1)
-        need = required(score, m, class_lengths[c]) if start < end else 0
-        for w in range(start, end):
-            needed[w] = min(needed[w], need)  # where two classes meet in a word, the smaller need holds for both
-    for b in range(n_planes):
-        plane, need_of = planes[b, w0:w1], needed[w0:w1]
-        for w in range(len(plane)):
-            plane[w] = np.uint64(0) - (np.uint64((1 << n_planes) - need_of[w]) >> np.uint64(b) & ONE)
-    for at in range(p, m, 4):
-        for i in range(4):
-            four[i] = order[at + i] if at + i < m else -1
-        _count_four(
-            planes, n_planes, w0, w1,
-            _bitmap(four[0], starts, postings, bitmaps, scratch[0]),
-            _bitmap(four[1], starts, postings, bitmaps, scratch[1]),
-            _bitmap(four[2], starts, postings, bitmaps, scratch[2]),
-            _bitmap(four[3], starts, postings, bitmaps, scratch[3]),
-            carry,
-        )  # fmt: skip
-        for i in range(4):
-            _clear(four[i], starts, postings, scratch[i])
+    w = w0
+    for c in range(c0, c1):
+        need = max(np.int64(np.ceil(score * LOOSE * (m + class_lengths[c]) * 0.5)), 1)
+        end = min((class_starts[c + 1] + 63) >> 6, w1)
+        while w < end:  # where two classes meet in a word, the smaller need holds for both
+            needed[w] = need
+            w += 1
+    _begin(planes, n_planes, needed, w0, w1)
+    while p < m and order[p] >> 32 < DENSE:
+        term = order[p] & 0xFFFFFFFF
+        for at in range(starts[term], starts[term + 1]):
+            record = np.int64(postings[at])
+            if w0 <= record >> 6 < w1:
+                _count_one(planes, n_planes, record)
+        p += 1
+    for at in range(p, m, 8):
+        for i in range(8):
+            eight[i] = (order[at + i] >> 32) - DENSE if at + i < m else len(bitmaps) - 1
+        _count_eight(planes, w0, w1, bitmaps, eight)
+        _carry_on(planes, n_planes, w0, w1)
     return n_planes
 
 
@@ -570,7 +593,7 @@ def search(
     # Unpacked once: every access to a tuple's array counts references, which costs more than what is done with it.
     record_ids, class_lengths, class_starts, record_tokens, record_offsets, signatures = segment[:6]
     starts, postings, dense, bitmaps = segment[6:]
-    slots, masks, row, order, rest, planes, needed, carry, scratch, four = work
+    slots, masks, row, order, rest, planes, needed, eight = work
     n_classes = len(class_lengths)
     for q in range(first, last):
         m = offsets[q + 1] - offsets[q]
@@ -581,22 +604,31 @@ def search(
         _rank(terms[offsets[q] : offsets[q + 1]], starts, dense, order, rest)
 
         p = 0
+        while p < m and order[p] < 0:
+            p += 1
         listed = 0
-        while p < m and f_measure(m - p, m, m - p) >= scores[worst]:
-            listed += max(order[p] >> 32, 0)
+        while p < m and 2 * (m - p) >= scores[worst] * LOOSE * (m + m - p):
+            listed += order[p] >> 32
             if listed > MAX_LISTED:
                 break
             n_bits = popcount(rest[p])
-            begin, end = _list(order[p], starts)
-            for at in range(begin, end):
+            term = order[p] & 0xFFFFFFFF
+            for at in range(starts[term], starts[term + 1]):
                 record = np.int64(postings[at])
-                id = np.int64(record_ids[record])
                 start, stop = record_offsets[record], record_offsets[record + 1]
                 n = stop - start
                 bound = overlap_bound(rest[p], m - p, n_bits, signatures[record], n)
-                if id < sizes[q] and _is_better(f_measure(bound, m, n), id, scores, ids):
-                    _compare(record_tokens[start:stop], id, candidate, prepared, slots, masks, row, scores, ids)
-                    prepared = True
+                # A quick and loose test first: most records fail it.
+                if 2 * bound < scores[worst] * LOOSE * (m + n):
+                    continue
+                id = np.int64(record_ids[record])
+                if id < sizes[q] and _is_better(f_measure(bound, m, n), id, scores[worst], ids[worst]):
+                    if not prepared:
+                        prepared = True
+                        places(candidate, slots, masks)
+                    f = _f_of(record_tokens, start, stop, m, slots, masks, row)
+                    if _is_better(f, id, scores[worst], ids[worst]):
+                        _keep(f, id, scores, ids)
             p += 1
 
         # While little is known of the best, nearly all records have what they need: when too many were in vain because
@@ -604,22 +636,24 @@ def search(
         stale_limit = 32
         done = 0
         while p < m:
+            # A record of n tokens with m - p in common can do when 2 min(m - p, n) >= score (m + n).
+            score = scores[worst] * LOOSE
             c0, c1 = 0, n_classes
-            while c0 < c1 and _most(m, m - p, class_lengths[c0]) < scores[worst]:
+            while c0 < c1 and 2 * min(m - p, class_lengths[c0]) < score * (m + class_lengths[c0]):
                 c0 += 1
-            while c0 < c1 and _most(m, m - p, class_lengths[c1 - 1]) < scores[worst]:
+            while c0 < c1 and 2 * min(m - p, class_lengths[c1 - 1]) < score * (m + class_lengths[c1 - 1]):
                 c1 -= 1
-            if c0 == c1:
-                break
             w0, w1 = max(class_starts[c0] >> 6, done), (class_starts[c1] + 63) >> 6
+            if w0 >= w1:
+                break
             n_planes = _count(
-                p, m, order, w0, w1, scores[worst], class_lengths, class_starts,
-                starts, postings, bitmaps, planes, needed, carry, scratch, four,
+                p, m, order, w0, w1, scores[worst], c0, c1, class_lengths, class_starts,
+                starts, postings, bitmaps, planes, needed, eight,
             )  # fmt: skip
             stale = 0
-            w = w0
+            w = _next(planes, w0, w1)
             while w < w1 and stale < stale_limit:
-                reached = planes[n_planes, w]
+                reached = planes[5 * WORDS + w]
                 while reached:
                     lowest = reached & (~reached + ONE)
                     reached ^= lowest
@@ -627,20 +661,22 @@ def search(
                     record = (w << 6) + bit
                     overlap = needed[w]
                     for b in range(n_planes):
-                        overlap += np.int64(planes[b, w] >> np.uint64(bit) & ONE) << b
+                        overlap += np.int64(planes[_place(b) + w] >> np.uint64(bit) & ONE) << b
                     id = np.int64(record_ids[record])
                     start, stop = record_offsets[record], record_offsets[record + 1]
                     n = stop - start
-                    if id < sizes[q] and n and _is_better(_most(m, overlap, n), id, scores, ids):
-                        _compare(record_tokens[start:stop], id, candidate, prepared, slots, masks, row, scores, ids)
-                        prepared = True
+                    if id < sizes[q] and n and _is_better(_most(m, overlap, n), id, scores[worst], ids[worst]):
+                        if not prepared:
+                            prepared = True
+                            places(candidate, slots, masks)
+                        f = _f_of(record_tokens, start, stop, m, slots, masks, row)
+                        if _is_better(f, id, scores[worst], ids[worst]):
+                            _keep(f, id, scores, ids)
                     else:
                         stale += 1
-                w += 1
+                w = _next(planes, w + 1, w1)
             done = w
             stale_limit *= 2
-            if w >= w1:
-                break
         if prepared:
             forget(candidate, slots)
 
@@ -678,6 +714,7 @@ def settle(
         bits = signature(terms[begin:end])
         n_bits = popcount(bits)
         scores, nearest = best_scores[q], best_ids[q]
+        worst = len(scores) - 1
         prepared = False
         for i in range(n_records if m else 0):
             start, stop = record_offsets[i], record_offsets[i + 1]
@@ -686,15 +723,15 @@ def settle(
                 continue
             bound = overlap_bound(bits, m, n_bits, record_signatures[i], n)
             # A quick and loose test first: most records fail it.
-            if 2 * bound < (m + n) * scores[-1] * (1 - 1e-9) or ids[i] >= sizes[q]:
+            if 2 * bound < scores[worst] * LOOSE * (m + n) or ids[i] >= sizes[q]:
                 continue
-            if not _is_better(f_measure(bound, m, n), ids[i], scores, nearest):
+            if not _is_better(f_measure(bound, m, n), ids[i], scores[worst], nearest[worst]):
                 continue
             if not prepared:
                 prepared = True
                 places(candidate, slots, masks)
-            f = f_measure(lcs_length(records[start:stop], m, slots, masks, row), m, n)
-            if _is_better(f, ids[i], scores, nearest):
+            f = _f_of(records, start, stop, m, slots, masks, row)
+            if _is_better(f, ids[i], scores[worst], nearest[worst]):
                 _keep(f, ids[i], scores, nearest)
         if prepared:
             forget(candidate, slots)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from selfinstruct.novelty import kernels
 
-MAX_RECORDS = 1 << 16  # so that a record has a number of 16 bits, and what a search touches fits into a core's cache
+# So that a record has a number of 16 bits, and what a search touches fits into a core's cache.
+MAX_RECORDS = 64 * kernels.WORDS
 # A term that so large a share of the records has gets a bitmap: a list would be as long from 1/8 on, but slower.
 _DENSE_SHARE = 1 / 256
 _MIN_DENSE = 8
@@ -40,7 +41,7 @@ class Segment(NamedTuple):
         starts: uint32[terms + 1], where each term's list begins in `postings`; a term with a bitmap has none.
         postings: uint16, the records of the other terms.
         dense: int32, the terms with a bitmap, ascending.
-        bitmaps: uint64[dense terms, words], bit r for record r.
+        bitmaps: uint64[dense terms + 1, words], bit r for record r; the last one is empty.
     """
 
     ids: NDArray[np.uint32]
@@ -71,11 +72,9 @@ class Workspace(NamedTuple):
     Attributes:
         slots, masks, row: See `kernels.places` and `kernels.lcs_length`.
         order, rest: Likewise, see `kernels.search`.
-        planes: uint64[planes + 1, words of the largest segment], counters bit by bit.
-        needed: int64[words], what counters of a word had to reach.
-        carry: uint64[words].
-        scratch: uint64[4, words], bitmaps of terms that have none.
-        four: int64[4].
+        planes: uint64, counters bit by bit, see `kernels.WORDS`.
+        needed: int64[words of the largest segment], what counters of a word had to reach.
+        eight: int64[8].
     """
 
     slots: NDArray[np.int32]
@@ -85,9 +84,7 @@ class Workspace(NamedTuple):
     rest: NDArray[np.uint64]
     planes: NDArray[np.uint64]
     needed: NDArray[np.int64]
-    carry: NDArray[np.uint64]
-    scratch: NDArray[np.uint64]
-    four: NDArray[np.int64]
+    eight: NDArray[np.int64]
 
     @classmethod
     def of(cls, n_terms: int, longest: int, n_records: int = 0) -> Workspace:
@@ -101,11 +98,9 @@ class Workspace(NamedTuple):
             np.empty(words, np.uint64),
             np.empty(longest, np.int64),
             np.empty(longest + 1, np.uint64),
-            np.empty((n_planes + 1, n_words), np.uint64),
+            np.empty((n_planes + 2) * kernels.WORDS if n_records else 0, np.uint64),
             np.empty(n_words, np.int64),
-            np.empty(n_words, np.uint64),
-            np.zeros((4, n_words), np.uint64),
-            np.empty(4, np.int64),
+            np.empty(8, np.int64),
         )
 
 
@@ -133,7 +128,7 @@ def build(records: Records, terms: NDArray[np.int32], n_terms: int) -> Segment:
     rows = np.full(n_terms, -1, np.int32)
     rows[dense] = np.arange(len(dense))
     postings = np.empty(int(starts[-1]), np.uint16)
-    bitmaps = np.zeros((len(dense), (len(order) + 63) >> 6), np.uint64)
+    bitmaps = np.zeros((len(dense) + 1, (len(order) + 63) >> 6), np.uint64)
     kernels.fill_postings(sorted_terms, offsets, starts[:-1].astype(np.int64), rows, postings, bitmaps)
     signatures = np.empty(len(order), np.uint64)
     kernels.signatures(sorted_terms, offsets, signatures)

@@ -12,8 +12,9 @@ _PLAIN_FENCED = re.compile(r"```(?:text|txt|plaintext|plain)?[ \t]*\n(.*?)\n?[ \
 _FENCE_LINE = re.compile(r"[ \t]*```[\w-]*[ \t]*")
 _QUOTED = re.compile(r"^[ \t]*> ?", re.M)
 _NO_INPUT = re.compile(
-    r"[<\[(（【《〈]?\s{0,9}(?:no ?input|none|n/?a|not applicable|empty|无输入|无|空|なし|入力なし|없음|입력 없음"
-    r"|keine?|aucune?|ninguna|ninguno|nenhuma|nenhum|nessuno|nessuna|нет|لا يوجد)\s{0,9}[>\])）】》〉]?[.。]?",
+    r"[<\[(（【《〈]?\s{0,9}(?:no ?(?:input|output)|none|n/?a|not applicable|empty|无输入|无|空|なし|入力なし"
+    r"|없음|입력 없음|keine?|aucune?|ninguna|ninguno|nenhuma|nenhum|nessuno|nessuna|нет|لا يوجد)"
+    r"\s{0,9}[>\])）】》〉]?[.。]?",
     re.I,
 )
 _YES = re.compile(r"[\W_]{0,9}(?:是(?!否)|对|はい|예|네|ja\b|oui\b|s[ií]\b|sì|sim\b|да\b|نعم)", re.I)

@@ -8,7 +8,7 @@ recovers from wrong numbers, missing labels, markdown and JSON. `faithful` has n
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -16,27 +16,19 @@ from pydantic import Field
 from selfinstruct.parsing import task_blocks
 from selfinstruct.records import Candidate, Completion, Example, Prompt, Verdict
 from selfinstruct.strategies import Slot, Step, faithful_alpaca, unparsable
+from selfinstruct.strategies.copying import copy_check, texts_of
 from selfinstruct.strategies.faithful import WithOriginal
+from selfinstruct.strategies.schemas import tasks_schema
 from selfinstruct.wording import Wording, wording
 
 N_DEMONSTRATIONS = 3
 MAX_TOKENS = 3072
 _TOKENS_PER_TASK = 150  # usual length of a reply's task, for forecasts
 _FIELDS = ("instruction", "input", "output")
-TASKS_SCHEMA: dict[str, Any] = {
+TASK_SCHEMA: dict[str, Any] = {
     "type": "object",
-    "properties": {
-        "tasks": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {name: {"type": "string"} for name in _FIELDS},
-                "required": list(_FIELDS),
-                "additionalProperties": False,
-            },
-        }
-    },
-    "required": ["tasks"],
+    "properties": {name: {"type": "string"} for name in _FIELDS},
+    "required": list(_FIELDS),
     "additionalProperties": False,
 }
 
@@ -49,10 +41,13 @@ class Alpaca(WithOriginal):
 
     async def propose(self, slot: Slot) -> list[Candidate]:
         """New tasks from one list request."""
-        prompt = self._prompt(slot, slot.rng.sample(slot.seeds, min(N_DEMONSTRATIONS, len(slot.seeds))))
+        shown = slot.rng.sample(slot.seeds, min(N_DEMONSTRATIONS, len(slot.seeds)))
+        prompt = self._prompt(slot, shown)
         completions = await slot.ask_all("list", prompt)
-        read = faithful_alpaca.candidates if self.faithful else candidates
-        return [candidate for completion in completions for candidate in read(slot, prompt, completion)]
+        if self.faithful:
+            return [c for completion in completions for c in faithful_alpaca.candidates(slot, prompt, completion)]
+        copied = copy_check(prompt, texts_of(shown))
+        return [c for completion in completions for c in candidates(slot, prompt, completion, copied)]
 
     def steps(self, slot: Slot) -> tuple[Step, ...]:
         """The list request alone."""
@@ -79,23 +74,27 @@ class Alpaca(WithOriginal):
             temperature=1.0,
             stop=() if structured else (f"\n{n + 1}. {words.instruction}", f"\n###\n{n + 1}."),
             n=self.replies_per_request,
-            json_schema=TASKS_SCHEMA if structured else None,
+            json_schema=tasks_schema(TASK_SCHEMA, self.tasks_per_request) if structured else None,
             demonstrations=tuple(task.id for task in shown),
         )
 
 
-def candidates(slot: Slot, prompt: Prompt, completion: Completion) -> list[Candidate]:
-    """The tasks of a reply, those that it cuts short or leaves without an instruction rejected."""
+def candidates(
+    slot: Slot, prompt: Prompt, completion: Completion, copied: Callable[[str], Verdict | None]
+) -> list[Candidate]:
+    """The tasks of a reply; rejected are those that it cuts short, leaves without an instruction, or copied."""
     blocks = task_blocks(completion.text)
     if not blocks:
         return [unparsable(slot, completion, prompt.demonstrations)]
     found = []
     for index, block in enumerate(blocks):
-        rejection = None
+        rejection: Verdict | None
         if completion.finish_reason == "length" and index == len(blocks) - 1:
             rejection = Verdict("truncated", "the reply reached its token limit inside this task")
         elif not block.instruction:
             rejection = Verdict("no_instruction", "a block without an instruction")
+        else:
+            rejection = copied(block.instruction)
         found.append(
             slot.candidate(
                 completion, index, block.instruction, block.instances, False, prompt.demonstrations, rejection

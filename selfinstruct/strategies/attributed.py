@@ -5,7 +5,7 @@ Topic, person, kind, difficulty, form and length come from a table, each in turn
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import pairwise, product
 from operator import eq
@@ -20,6 +20,7 @@ from selfinstruct.languages import language_name
 from selfinstruct.parsing import task_blocks
 from selfinstruct.records import Candidate, Completion, Example, Prompt, Verdict
 from selfinstruct.strategies import Slot, Step, Strategy, unparsable
+from selfinstruct.strategies.copying import copy_check, texts_of
 
 N_DEMONSTRATIONS = 2
 MAX_TOKENS = 4096
@@ -158,7 +159,10 @@ class Attributed(Strategy):
         drawn = self.drawn(slot)
         prompt = self.prompt(slot, shown, drawn)
         completions = await slot.ask_all("list", prompt)
-        return [candidate for completion in completions for candidate in _candidates(slot, prompt, drawn, completion)]
+        # Briefs want their words to come again: an instruction names the form and the subject.
+        phrases = [self._table().phrase(name, row[name]) for row in drawn for name in _LINES]
+        copied = copy_check(prompt, [*texts_of(shown), *phrases])
+        return [c for completion in completions for c in _candidates(slot, prompt, drawn, completion, copied)]
 
     def steps(self, slot: Slot) -> tuple[Step, ...]:
         """The one request."""
@@ -287,8 +291,9 @@ def _nearest(table: AttributeTable, row: Mapping[str, str]) -> dict[str, str]:
 
 
 def _candidates(
-    slot: Slot, prompt: Prompt, drawn: Sequence[Mapping[str, str]], completion: Completion
-) -> list[Candidate]:
+    slot: Slot, prompt: Prompt, drawn: Sequence[Mapping[str, str]], completion: Completion,
+    copied: Callable[[str], Verdict | None],
+) -> list[Candidate]:  # fmt: skip
     blocks = task_blocks(completion.text)
     if not blocks:
         return [unparsable(slot, completion, prompt.demonstrations)]
@@ -296,13 +301,15 @@ def _candidates(
     briefs = _briefs([block.number for block in blocks], len(prompt.demonstrations) + 1, len(drawn))
     for index, (block, brief) in enumerate(zip(blocks, briefs, strict=True)):
         attributes = drawn[brief] if brief < len(drawn) else None
-        rejection = None
+        rejection: Verdict | None
         if completion.finish_reason == "length" and index == len(blocks) - 1:
             rejection = Verdict("truncated", "the reply reached its token limit inside this task")
         elif not block.instruction:
             rejection = Verdict("no_instruction", "a block without an instruction")
         elif attributes is None:
             rejection = Verdict("surplus", f"only {len(drawn)} tasks had a brief")
+        else:
+            rejection = copied(block.instruction)
         candidate = slot.candidate(
             completion, index, block.instruction, block.instances, False, prompt.demonstrations, rejection,
             attributes=attributes,

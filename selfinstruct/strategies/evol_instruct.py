@@ -20,6 +20,7 @@ from selfinstruct.languages import language_name
 from selfinstruct.parsing import Block, is_yes, task_blocks
 from selfinstruct.records import Candidate, Completion, Example, Instance, Prompt, Verdict
 from selfinstruct.strategies import Slot, Step, Strategy, unparsable
+from selfinstruct.strategies.copying import copy_check, texts_of
 
 IN_BREADTH = "in_breadth"
 IN_DEPTH = {
@@ -87,7 +88,6 @@ _PROMPT_TALK = re.compile(
     r"\b(?:given|re-?writ(?:e|ten)) (?:task|prompt|instruction)s?\b|#\s*(?:given|rewritten|created|new)\b", re.I
 )
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
-_COPIED_WORDS = 8  # in a row, from the prompt
 _STOP_WORDS = re.compile(
     r"(?:about|after|all|also|am|an|and|any|are|as|at|be|been|but|by|can|could|did|do|does|for|from|had|has|have|he|her"
     r"|him|his|how|if|in|into|is|it|its|me|my|of|on|or|our|out|she|so|some|than|that|the|their|them|then|there|these"
@@ -117,7 +117,8 @@ class EvolInstruct(Strategy):
         generations: How often a task and its ancestors may be made harder; then it only gets siblings.
         breadth: Share of siblings; all six operations are equally likely in the paper.
         seed_share: Share of parents that are seed tasks once there are accepted ones, lest the run drifts away.
-        check: Whether the model is asked if a rewritten task differs from its parent.
+        check: Whether the model is asked if a rewritten task differs from its parent. Only a yes to their being equal
+            rejects the task: what a model says that answers neither yes nor no counts as a no.
     """
 
     kind: Literal["evol-instruct"] = "evol-instruct"
@@ -155,9 +156,10 @@ class EvolInstruct(Strategy):
         parent = slot.seeds[0]
         same = Block(parent.instruction, parent.instances)
         evolving = Step(self.evolving_prompt(slot, Evolution(parent, IN_BREADTH, 0)), _TOKENS_PER_TASK)
+        checking = Step(check_prompt(slot, parent, same), 1)
         n_checks = self.tasks_per_request * self.replies_per_request if self.check else 0
         answering = Step(answer_prompt(slot, same), _TOKENS_PER_ANSWER, per_task=True)
-        return (*[evolving] * self.tasks_per_request, *[Step(check_prompt(parent, same), 1)] * n_checks, answering)
+        return (*[evolving] * self.tasks_per_request, *[checking] * n_checks, answering)
 
     def evolutions(self, slot: Slot) -> list[Evolution]:
         """Different parents, each a seed task or an accepted one by `seed_share`, with what is done to them."""
@@ -205,12 +207,12 @@ class EvolInstruct(Strategy):
 
         if completion.finish_reason == "length":
             return candidate(Verdict("truncated", "the reply reached its token limit inside this task"))
-        if copied := copied_prompt(task, evolution, self.evolving_prompt(slot, evolution)):
+        if copied := copied_prompt(task.instruction, parent, self.evolving_prompt(slot, evolution)):
             return candidate(copied)
         if slot.screen(task.instruction):
             return candidate(None, screened=True)
         if self.check:
-            reply = await slot.ask(f"check/{step}", check_prompt(parent, task))
+            reply = await slot.ask(f"check/{step}", check_prompt(slot, parent, task))
             if not reply.text.strip():
                 why = reply.error or f"not said whether it equals its parent (finish reason '{reply.finish_reason}')"
                 return candidate(Verdict("unparsable", f"{why}; a reasoning model may need more --thinking-tokens"))
@@ -234,18 +236,15 @@ def evolved_task(text: str) -> Block | None:
     return Block(block.instruction, (Instance(given, ""),))
 
 
-def copied_prompt(task: Block, evolution: Evolution, prompt: Prompt) -> Verdict | None:
-    """Objects to an instruction that speaks of its rewriting, or has many words in a row from the prompt.
+def copied_prompt(instruction: str, parent: Example, prompt: Prompt) -> Verdict | None:
+    """Objects to an instruction that speaks of its rewriting, or that has a piece of the prompt in it.
 
     Words that it has from its parent do not count.
     """
-    given = _text(evolution.parent)
-    talk = _PROMPT_TALK.search(task.instruction)
-    if talk and talk[0].lower() not in given.lower():
+    talk = _PROMPT_TALK.search(instruction)
+    if talk and talk[0].lower() not in parent.instruction.lower():
         return Verdict("copied_prompt", f"'{talk[0]}'")
-    asked = prompt.messages[0]["content"].replace(given, "")
-    copied = _runs(task.instruction) & _runs(asked) - _runs(given)
-    return Verdict("copied_prompt", f"'{min(copied)}'") if copied else None
+    return copy_check(prompt, texts_of([parent]))(instruction)
 
 
 def useless(task: Block, answer: str, language: str) -> Verdict | None:
@@ -261,19 +260,24 @@ def useless(task: Block, answer: str, language: str) -> Verdict | None:
     return None
 
 
-def check_prompt(parent: Example, task: Block) -> Prompt:
-    """Whether the child asks for anything that the parent does not."""
+def check_prompt(slot: Slot, parent: Example, task: Block) -> Prompt:
+    """Whether the child asks for anything that the parent does not; a plain completion is led to its answer."""
     text = _CHECK_PROMPT.format(first=_text(parent), second=_text(task))
-    return Prompt(({"role": "user", "content": text},), max_tokens=3, temperature=0.0)
+    stop: tuple[str, ...] = ()
+    if slot.endpoint == "completions":
+        text += "\nAnswer:"
+        stop = ("\n",)
+    return Prompt(({"role": "user", "content": text},), max_tokens=3, temperature=0.0, stop=stop)
 
 
 def answer_prompt(slot: Slot, task: Block) -> Prompt:
-    """The task itself; a plain completion is told what follows."""
+    """The task itself; a plain completion is told what follows, and ends where it would begin anew."""
+    stop: tuple[str, ...] = ()
     if slot.endpoint == "completions":
         text = _ANSWER_PROMPT.format(task=_text(task))
+        stop = ("\nInstruction:", "\nInput:", "\nOutput:", "\nBelow are a task")
     else:
         text = "\n\n".join(part for part in (task.instruction, _input(task)) if part)
-    stop = ("\nInstruction:",) if slot.endpoint == "completions" else ()
     return Prompt(({"role": "user", "content": text},), max_tokens=slot.max_output_tokens, temperature=0.0, stop=stop)
 
 
@@ -291,9 +295,3 @@ def _input(task: Example | Block) -> str:
 
 def _text(task: Example | Block) -> str:
     return f"Instruction: {' '.join(task.instruction.split())}\nInput: {_input(task) or '(none)'}"
-
-
-def _runs(text: str) -> set[str]:
-    """All runs of so many words in a row."""
-    words = _WORD.findall(text.lower())
-    return {" ".join(words[n : n + _COPIED_WORDS]) for n in range(len(words) - _COPIED_WORDS + 1)}

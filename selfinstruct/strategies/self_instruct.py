@@ -10,9 +10,9 @@ first two.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import anyio
 from pydantic import Field
@@ -20,19 +20,15 @@ from pydantic import Field
 from selfinstruct.parsing import is_yes, labelled_instances, numbered_items, worked_instances
 from selfinstruct.records import Candidate, Completion, Example, Prompt, Verdict
 from selfinstruct.strategies import Slot, Step, faithful_self_instruct, unparsable
+from selfinstruct.strategies.copying import copy_check, texts_of
 from selfinstruct.strategies.demonstrations import demonstrations, of_class, short_ones
 from selfinstruct.strategies.faithful import WithOriginal
 from selfinstruct.strategies.preparation import MAX_INSTANCES, prepared
+from selfinstruct.strategies.schemas import tasks_schema
 from selfinstruct.wording import Wording, wording
 
 N_CLASSIFICATION_DEMONSTRATIONS, N_INSTANCE_DEMONSTRATIONS = 8, 5
 _TOKENS_PER_INSTRUCTION, _TOKENS_PER_INSTANCE = 30, 130  # usual lengths of replies, for forecasts
-LIST_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {"tasks": {"type": "array", "items": {"type": "string"}}},
-    "required": ["tasks"],
-    "additionalProperties": False,
-}
 
 
 class SelfInstruct(WithOriginal):
@@ -51,7 +47,8 @@ class SelfInstruct(WithOriginal):
 
     async def propose(self, slot: Slot) -> list[Candidate]:
         """New tasks from one list request and, for each of them, a class and an instance request."""
-        prompt = self._prompt(slot, self._shown(slot, slot.accepted))
+        shown = self._shown(slot, slot.accepted)
+        prompt = self._prompt(slot, shown)
         candidates: dict[tuple[int, int], Candidate] = {}
 
         async def finish(place: tuple[int, int], completion: Completion, instruction: str) -> None:
@@ -63,10 +60,11 @@ class SelfInstruct(WithOriginal):
                 candidates[place] = await complete(*arguments, self.instances)
 
         seen: set[str] = set()
+        copied = copy_check(prompt, texts_of(shown))
         completions = await slot.ask_all("instructions", prompt)
         async with anyio.create_task_group() as tasks:
             for number, completion in enumerate(completions):
-                listed = self._listed(slot, prompt, completion, seen)
+                listed = self._listed(slot, prompt, completion, seen, copied)
                 if not listed:
                     candidates[number, 0] = unparsable(slot, completion, prompt.demonstrations)
                 for index, (instruction, rejection) in enumerate(listed):
@@ -103,8 +101,9 @@ class SelfInstruct(WithOriginal):
         return self.instructions_prompt(slot, shown)
 
     def _listed(
-        self, slot: Slot, prompt: Prompt, completion: Completion, seen: set[str]
-    ) -> list[tuple[str, Verdict | None]]:
+        self, slot: Slot, prompt: Prompt, completion: Completion, seen: set[str],
+        copied: Callable[[str], Verdict | None],
+    ) -> list[tuple[str, Verdict | None]]:  # fmt: skip
         """The instructions of a reply, and what is wrong with them at once."""
         if self.faithful:
             return faithful_self_instruct.listed(slot, completion)
@@ -113,7 +112,7 @@ class SelfInstruct(WithOriginal):
         listed = []
         for index, instruction in enumerate(instructions):
             cut = completion.finish_reason == "length" and index == len(instructions) - 1
-            listed.append((instruction, _cut_or_repeated(instruction, cut, seen)))
+            listed.append((instruction, _cut_or_repeated(instruction, cut, seen) or copied(instruction)))
             seen.add(instruction.lower())
         return listed
 
@@ -140,7 +139,7 @@ class SelfInstruct(WithOriginal):
             presence_penalty=1.0,
             stop=stop,
             n=self.replies_per_request,
-            json_schema=LIST_SCHEMA if structured else None,
+            json_schema=tasks_schema({"type": "string"}, self.tasks_per_request) if structured else None,
             demonstrations=tuple(task.id for task in shown),
         )
 

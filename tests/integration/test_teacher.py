@@ -7,12 +7,23 @@ import json
 import socket
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+import anyio
 import pytest
 
+from selfinstruct.bootstrap import Bootstrap, Plan, restore
+from selfinstruct.budget import Budget
 from selfinstruct.dialect import DEFAULT_THINKING_TOKENS
+from selfinstruct.endpoint import Server
+from selfinstruct.errors import CapReached
+from selfinstruct.files import shipped
+from selfinstruct.filters.union import USUAL
+from selfinstruct.ledger import Ledger
+from selfinstruct.seeds import read_seeds
+from selfinstruct.strategies.self_instruct import SelfInstruct
+from selfinstruct.teacher import DirectTeacher
 from tests.generating import FreshServer, data, generate, ledger, rows, start, summary
 from tests.server import running_server
 
@@ -118,6 +129,35 @@ def test_nothing_listens_then_the_server_comes(calm, tmp_path):
 
 
 # -- stored ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("local", [True, False], ids=["aborts", "drains"])
+def test_every_attempt_has_an_outcome_when_a_cap_ends_the_run(server, tmp_path, local):
+    """At a cap a local model is aborted while others have just been let in, whose attempts are on their way to disk."""
+    server.set(latency_s=0.02)
+    seeds = read_seeds(shipped("seed_tasks.jsonl"))
+    plan = Plan(
+        strategies=(SelfInstruct(),), filters=USUAL, model="embedded" if local else "m", endpoint="chat", language="en",
+        seed=0, request_seed=None, target=500, pause_at=None, window=12, novelty_tokenizer="rouge",
+        max_output_tokens=99, saturation_window=200, min_yield=0.0,
+    )  # fmt: skip
+    endpoint = Server("m", server.base_url, None, "K", "chat", 60.0, 5.0)
+
+    async def run(folder, max_requests):
+        with closing(Ledger(folder / "ledger.sqlite")) as kept:
+            state = await restore(plan, seeds, kept)
+            budget = Budget(None, None, max_requests, 0.0, 0)
+            async with DirectTeacher(endpoint, kept, budget, "key", concurrency=12) as teacher:
+                await Bootstrap(plan, state, teacher, kept).run()
+            assert isinstance(state.error, CapReached)
+
+    for max_requests in range(5, 41, 5):
+        folder = tmp_path / str(max_requests)
+        folder.mkdir()
+        anyio.run(run, folder, max_requests)
+        outcomes = [outcome for (outcome,) in ledger(folder, "SELECT outcome FROM attempts")]
+        assert len(outcomes) == max_requests
+        assert set(outcomes) <= {"completed", "failed"}
 
 
 @pytest.mark.parametrize("number", [1, 3])

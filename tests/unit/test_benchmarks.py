@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
 from benchmarks.crash_survival import KINDS, MOMENTS
+from benchmarks.strategies import STRATEGIES
+from benchmarks.texts import pool_and_candidates
 from tests.generating import ROOT
 
-ARGUMENTS = {"crash_survival": ("--kills", "3"), "ledger": ("--rows", "2000", "--accepted", "100")}
+ARGUMENTS = {
+    "crash_survival": ("--kills", "3"),
+    "ledger": ("--rows", "2000", "--accepted", "100"),
+    "novelty": ("data/seed_tasks.jsonl", "--quick", "--pools", "150,2500"),
+    "strategies": ("--model", "scripted", "--num-instructions", "20"),
+}
 
 
 def start(program, *arguments):
@@ -31,7 +39,7 @@ def results(tmp_path_factory):
     return results
 
 
-@pytest.mark.parametrize("program", ["teacher", "server", "crash_survival", "ledger"])
+@pytest.mark.parametrize("program", ["teacher", "server", "novelty_chart", *ARGUMENTS])
 def test_every_program_has_help(program):
     printed, errors = start(program, "--help").communicate(timeout=60)
     assert printed.startswith("usage:"), errors
@@ -60,3 +68,42 @@ def test_ledgers_of_both_lengths_are_measured(results):
     assert [cost["rows"] for cost in costs] == [200] * 5 + [2000] * 5
     assert all(0 < cost["seconds"] < 60 and 10 < cost["peak_mib"] < 1000 for cost in costs)
     assert all(f"| {cost['what']} |" in printed for cost in costs)
+
+
+def test_novelty_is_measured_for_all_contenders_in_all_pools(results):
+    figures, printed = results["novelty"]
+    costs = figures["costs"]
+    contenders = list(dict.fromkeys(cost["contender"] for cost in costs))
+    assert [(cost["contender"], cost["n_pool"]) for cost in costs] == [(c, n) for n in (150, 2500) for c in contenders]
+    assert all(f"| {contender} |" in printed for contender in contenders)
+    assert all(cost["time"]["cpu_s"] > 0 for cost in costs)
+    of = {cost["contender"]: cost for cost in costs}  # in the larger pool
+    assert of["this index"]["time"]["cpu_s"] < of["rouge_score's loop"]["time"]["cpu_s"] / 100
+    assert 0 < of["MinHash LSH, J >= 0.7"]["recall"] < 1
+    for figure in figures["figures"]:
+        assert figure["value"] > 0 and f"| {figure['what']} |" in printed
+
+
+def test_texts_for_novelty_are_real_ones_then_made_ones():
+    real = ["Name three birds of the sea.", "Name two rivers of the north.", "Describe the sea."]
+    pool, candidates = pool_and_candidates(real, 500, 100)
+    assert pool[:3] == real
+    assert (pool, candidates) == pool_and_candidates(real, 500, 100)
+    known = {word for text in real for word in text.split()}
+    made = [word for text in [*pool[3:], *candidates] for word in text.split()]
+    assert known & set(made)
+    assert all(word in known or re.fullmatch(r"w\d+", word) for word in made)
+
+
+def test_strategies_are_run_to_their_end(results):
+    figures, printed = results["strategies"]
+    yields = {one["strategy"]: one for one in figures["yields"]["scripted"]}
+    assert list(yields) == list(STRATEGIES)
+    for strategy, one in yields.items():
+        assert f"| `{strategy}` | {one['requests']} |" in printed
+        assert min(one["requests"], one["prompt_tokens"], one["completion_tokens"]) > 0
+        assert (one["closed_by"], one["accepted"]) == ("target", 20) or "zh" in strategy
+    # The endpoint writes English only.
+    chinese = yields["self-instruct --language zh"]
+    assert chinese["closed_by"] == "saturated"
+    assert chinese["rejected"]["language"] > 10 * max(chinese["accepted"], 1)

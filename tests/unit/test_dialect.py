@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from selfinstruct.dialect import DEFAULT_THINKING_TOKENS, Dialect, WastedReply
 from selfinstruct.endpoint import Choice, Reply, Server
 from selfinstruct.records import Prompt, Usage
+from selfinstruct.strategies.schemas import tasks_schema
 
 PLAIN = Prompt(({"role": "user", "content": "Hello"},), max_tokens=40, temperature=0.5)
 RICH = Prompt(
@@ -56,9 +59,26 @@ def test_refused_parameter_is_left_out_and_nothing_else(name):
     taught = dialect()
     before = taught.body(RICH)
     assert taught.has_alternative(name, before)
-    taught.learn(name)
+    taught.learn(name, taught.body(RICH))
     assert taught.body(RICH) == {k: v for k, v in before.items() if k != name}
     assert not taught.has_alternative(name, taught.body(RICH))
+
+
+def test_bound_of_a_list_goes_before_the_schema():
+    """Some endpoints take a schema, but no "maxItems" in it."""
+    taught = dialect()
+    bounded = replace(RICH, json_schema=tasks_schema({"type": "string"}, 4))
+    sent = taught.body(bounded)
+    schema = sent["response_format"]["json_schema"]["schema"]
+    assert schema["properties"]["tasks"] == {"type": "array", "items": {"type": "string"}, "maxItems": 4}
+    for _ in range(2):  # two requests that were under way together are refused for the same reason
+        assert taught.has_alternative("response_format", sent)
+        taught.learn("response_format", sent)
+    sent = taught.body(bounded)
+    schema = sent["response_format"]["json_schema"]["schema"]
+    assert schema["properties"]["tasks"] == {"type": "array", "items": {"type": "string"}}
+    taught.learn("response_format", sent)
+    assert "response_format" not in taught.body(bounded)
 
 
 @pytest.mark.parametrize("name", ["model", "messages", "tools", "top_p", None])
@@ -69,7 +89,7 @@ def test_nothing_can_be_done_about_other_parameters(name):
 def test_what_another_request_has_learnt_meanwhile_is_an_alternative_too():
     taught = dialect()
     sent = taught.body(RICH)
-    taught.learn("top_p")
+    taught.learn("top_p", taught.body(RICH))
     assert taught.has_alternative("top_p", sent)
 
 
@@ -80,7 +100,7 @@ def test_what_another_request_has_learnt_meanwhile_is_an_alternative_too():
 def test_model_that_refuses_max_tokens_thinks(endpoint, thinking_tokens, first, then):
     taught = dialect(endpoint, thinking_tokens)
     assert taught.body(PLAIN)["max_tokens"] == first
-    taught.learn("max_tokens")
+    taught.learn("max_tokens", taught.body(RICH))
     body = taught.body(PLAIN)
     assert "max_tokens" not in body
     assert body["max_completion_tokens"] == then
@@ -90,9 +110,9 @@ def test_all_replies_together_are_reserved_for():
     taught = dialect()
     assert taught.max_completion_tokens(taught.body(PLAIN)) == 40
     assert taught.max_completion_tokens(taught.body(RICH)) == 120
-    taught.learn("max_tokens")
+    taught.learn("max_tokens", taught.body(RICH))
     assert taught.max_completion_tokens(taught.body(RICH)) == 3 * (40 + DEFAULT_THINKING_TOKENS)
-    taught.learn("n")
+    taught.learn("n", taught.body(RICH))
     assert taught.max_completion_tokens(taught.body(RICH)) == 40 + DEFAULT_THINKING_TOKENS
 
 
@@ -112,7 +132,7 @@ def test_reply_that_is_nothing_but_thinking_is_asked_for_again_with_room():
         taught.check_thinking(reply(CUT, CUT), taught.body(PLAIN), PLAIN)
     assert caught.value.usage == Usage(9, 40)
     assert taught.has_alternative(caught.value.parameter, taught.body(PLAIN))
-    taught.learn(caught.value.parameter)
+    taught.learn(caught.value.parameter, taught.body(PLAIN))
     assert taught.body(PLAIN)["max_tokens"] == 40 + DEFAULT_THINKING_TOKENS
     taught.check_thinking(reply(CUT), taught.body(PLAIN), PLAIN)  # there was room: that is the outcome
 

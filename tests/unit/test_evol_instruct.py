@@ -150,6 +150,23 @@ def test_checks_and_answers_follow_for_each_reply():
     assert asked["answer/0.0"].messages[0]["content"] == EVOLVED.replace("\nInput: ", "\n\n")
     asked, _ = proposed(answering(), endpoint="completions")
     assert asked["answer/0.0"].messages[0]["content"].endswith(f"Instruction: {EVOLVED}\nOutput:")
+    assert {"\nInstruction:", "\nInput:", "\nOutput:"} < set(asked["answer/0.0"].stop)
+
+
+def test_plain_completion_is_led_to_its_yes_or_no():
+    for endpoint, end, stop in (("completions", "Yes or No.\nAnswer:", ("\n",)), ("chat", "Yes or No.", ())):
+        asked, _ = proposed(answering(), endpoint=endpoint)
+        prompt = asked["check/0.0"]
+        assert prompt.messages[0]["content"].endswith(end)
+        assert (prompt.stop, prompt.max_tokens) == (stop, 3)
+
+
+@pytest.mark.parametrize(
+    ("check", "rule"), [(" Yes", "no_gain"), ("yes.", "no_gain"), (" No", None), ("The second", None), ("?", None)]
+)
+def test_only_a_yes_says_that_nothing_was_gained(check, rule):
+    _, (candidate,) = proposed(answering(check=check), endpoint="completions")
+    assert (candidate.rejection.rule if candidate.rejection else None) == rule
 
 
 def test_steps_are_the_requests_of_a_slot():
@@ -231,9 +248,8 @@ def test_task_that_is_certain_to_be_rejected_is_not_completed():
 
 
 def copied(instruction, parent=SEEDS[0]):
-    evolution = Evolution(parent, "deepen", 1)
-    prompt = EvolInstruct().evolving_prompt(slot_of()[1], evolution)
-    return copied_prompt(Block(instruction, (Instance("", ""),)), evolution, prompt)
+    prompt = EvolInstruct().evolving_prompt(slot_of()[1], Evolution(parent, "deepen", 1))
+    return copied_prompt(instruction, parent, prompt)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +260,9 @@ def copied(instruction, parent=SEEDS[0]):
         "Make the Rewritten Prompt short.",
         "It stays reasonable: somebody who knows the subject understands it and can answer it.",
         "Answer it so that nothing that belongs to the task gets lost, please.",
+        "How to make it harder: ask for causes.",
+        "Sum it up. What matters: brevity.",
+        'Sum it up, with "(none)" for the input.',
     ],
 )
 def test_words_of_the_prompt_are_recognised(instruction):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from selfinstruct.filters import Case
+from selfinstruct.filters.answer import Answer
 from selfinstruct.records import Instance
-from tests.judging import judge_instances, judge_instruction
+from tests.judging import case_of, judge_instances, judge_instruction, rule_of
 
 REPEATED = "The answer is that it is so. "
 PROSE = (
@@ -100,6 +104,11 @@ def test_other_languages(instruction, language, expected):
         ("something", " \n", "empty_output"),
         ("same", " same ", "input_is_output"),
         ("Same", "same", None),
+        ("", "(none)", "empty_output"),
+        ("", " [None] ", "empty_output"),
+        ("", "<noinput>", "empty_output"),
+        ("something", "noinput", "empty_output"),
+        ("", "（无）", "empty_output"),
         ("", "Here is the list:", "incomplete"),
         ("Translate:", "Bonjour", "incomplete"),
         ("a", "如下： ", "incomplete"),
@@ -124,6 +133,33 @@ def test_one_bad_instance_rejects_the_task_and_so_does_none():
     verdict = judge_instances(())
     assert verdict is not None
     assert (verdict.rule, verdict.detail) == ("empty_output", "no instance")
+
+
+@pytest.mark.parametrize(
+    ("instruction", "input", "language", "rejected"),
+    [
+        ("Write a short poem about rain.", "", "en", True),
+        ("Describe how a bridge is built.", "", "en", True),
+        ("Translate the sentence into French.", "It rains.", "en", True),
+        ("写一首关于雨的短诗。", "", "zh", True),
+        ("Which of these birds can fly: penguin, emu, kiwi?", "", "en", False),
+        ("Find the prime numbers in the list.", "4, 6, 8", "en", False),
+        ("Extract the e-mail addresses.", "Call me.", "en", False),
+        ("Label the emotion of the speaker.", "It is noon.", "en", False),
+        ("What does the call give back?", "print(f())", "en", False),
+        ("Say how the sentence ends, or write n/a.", "It rains.", "en", False),
+        ("Write the verbs of the text, if there are any.", "Oslo.", "en", False),
+        ("下面哪一种动物会飞：企鹅、鸵鸟？", "", "zh", False),
+        ("找出下列句子中的错别字。", "今天下雨。", "zh", False),
+        ("Schreibe die Primzahlen auf.", "4, 6, 8", "de", False),  # its words are not known
+    ],
+)
+def test_none_by_itself_may_be_the_answer(instruction, input, language, rejected):
+    for output in ("None.", "N/A", "无"):
+        assert rule_of(Answer(), instruction, output, input, language) == ("empty_output" if rejected else None)
+    assert rule_of(Answer(), instruction, "(none)", input, language) == "empty_output"
+    classified = replace(case_of(instruction, (Instance(input, "None"),)).candidate, is_classification=True)
+    assert Answer().judge(Case(classified, language)) is None
 
 
 def test_first_objection_is_the_one_given():

@@ -63,6 +63,73 @@ def test_language(instruction, output, language, rejected):
     assert rule_of(Language(), instruction, output, language=language) == ("language" if rejected else None)
 
 
+# Written when the filter was finished.
+FOREIGN = {
+    "en": (
+        "Traduis ce proverbe et donne un exemple.",
+        "Donne trois conseils pour mieux dormir la nuit.",
+        "Raconte une histoire courte avec un chien perdu.",
+        "Eski bir evin bahçesini kısaca anlat.",
+        "Bana iki kolay çorba tarifi ver.",
+        "Cuenta una leyenda breve de tu pueblo.",
+        "Wie pflanzt man einen Apfelbaum richtig?",
+        "Scrivi una lettera a un vecchio amico.",
+        "Opowiedz krótko bajkę o lisie i kruku.",
+        "Berikan tiga contoh hewan yang hidup di laut.",
+        "Расскажи сказку про лису и журавля.",
+        "写一个关于狐狸的童话故事。",
+        "狐の昔話を一つ書いてください。",
+        "여우에 관한 동화를 하나 써 주세요.",
+    ),
+    "zh": (
+        "Tell me a short tale with a fox in it.",
+        "Name three lakes of Canada.",
+        "Summarize this news report in one sentence.",
+        "Donne trois conseils pour mieux dormir la nuit.",
+        "Расскажи сказку про лису и журавля.",
+        "狐の昔話を一つ書いてください。",
+    ),
+    "ru": ("Tell me a short tale with a fox in it.", "写一个关于狐狸的童话故事。"),
+    "es": ("Tell me a short tale with a fox in it.", "Which of these two metals melts first, and why?"),
+}
+RIGHT = {
+    "en": (
+        "Compare ricotta, mozzarella and provolone.",
+        "Explain the phrase faux pas.",
+        "Rank paella, gazpacho, tortilla by cooking time.",
+        "Translate into French: where does the old man live?",
+        "Rewrite in formal Japanese: 明日は行けない。",
+        "Correct this German sentence: Ich habe gegangen nach Hause gestern.",
+        "What does 'chacun voit midi à sa porte' advise?",
+        "Convert 3 km into miles.",
+        "List five synonyms: brave, timid, calm",
+        "Fix the query: SELECT nom, prenom FROM clients WHERE ville = 'Lyon'",
+        "Paraphrase Goethe, Schiller and Kleist in plain terms.",
+        "Give the plural: datum, medium, bacterium",
+    ),
+    "zh": (
+        "请把下面的句子翻译成中文：The old man lives in a small house by the sea.",
+        "修复这段代码：def mean(xs): return sum(xs) / len(x)",
+        "Python 里的 list comprehension 是什么意思？",
+        "用 Excel 的 VLOOKUP 函数查找价格。",
+        "比较 iPhone 和 Samsung Galaxy 的优缺点。",
+        "“Practice makes perfect” 这句话是什么意思？",
+    ),
+    "ru": ("Переведи на русский: The old man lives in a small house by the sea.", "Что такое machine learning?"),
+    "es": ("¿Qué significa the show must go on?", "Explica qué es el machine learning."),
+}
+
+
+@pytest.mark.parametrize(("language", "text"), [(code, text) for code, texts in FOREIGN.items() for text in texts])
+def test_foreign_instructions(language, text):
+    assert rule_of(Language(), text, "42", language=language) == "language"
+
+
+@pytest.mark.parametrize(("language", "text"), [(code, text) for code, texts in RIGHT.items() for text in texts])
+def test_instructions_that_only_speak_of_another_language(language, text):
+    assert rule_of(Language(), text, "42", language=language) is None
+
+
 def test_language_follows_that_of_the_input_and_is_named():
     correct = "Correct the mistakes and keep the rest."
     assert rule_of(Language(), correct, GERMAN, input=GERMAN.replace("den Bergen", "dem Berge")) is None
@@ -168,6 +235,35 @@ def test_what_only_sounds_like_a_refusal(instruction, input, output):
         ("Write a function that sorts the given list.", "", False),
         ("Tell a story with the following morals and no names.", "", False),
         ("Name the days that come in the following week.", "", False),
+        ("In one sentence, describe what is in this article.", "", True),
+        ("In one sentence, describe what is in this article.", "Bees are in decline.", False),
+        ("Describe what is in this article: bees are in decline.", "", False),
+        ("Describe what happens in this short story.", "", True),
+        ("Tell me who is mentioned in this letter.", "", True),
+        ("What is the main idea of this paragraph?", "", True),
+        ("What is the main idea of the passage?", "", True),
+        ("Identify the tone of these two reviews.", "", True),
+        ("What does this poem say about death?", "", True),
+        ("What do these words have in common?", "", True),
+        ("What is your answer to this question?", "", True),
+        ("What do these words have in common? Tea, tree, ten.", "", False),
+        ("Which verb is in this sentence?", "", True),
+        ("Based on this table, which city is the largest?", "", True),
+        ("Summarize the article.", "", True),
+        ("Translate the text into French.", "", True),
+        ("Shorten the passage in two sentences.", "", True),
+        ("Bees are in decline. What is the main idea of this paragraph?", "", False),
+        ("The cat sat on the mat. Which verb is in this sentence?", "", False),
+        ("How many words are in this sentence?", "", False),
+        ("What is the moral of the story of the fox and the grapes?", "", False),
+        ("Describe what happens in the story of Cinderella.", "", False),
+        ("Explain how to cite a source that is mentioned in the text.", "", False),
+        ("Write a story about a fox. In this story, the fox is kind.", "", False),
+        ("Explain what an author is in the publishing trade.", "", False),
+        ("Describe a garden in one paragraph. End this paragraph with a question.", "", False),
+        ("What is the point of the article before a noun?", "", False),
+        ("Translate the text of the Magna Carta's first clause.", "", False),
+        ("Edit the text messages of a novel so that they sound natural; how?", "", False),
         ("Summarize the text.", "[insert article here]", True),
         ("Summarize the text.", "<text>", True),
         ("Summarize the text.", "[Your article]", True),
@@ -213,7 +309,22 @@ def test_missing_input(instruction, input, rejected):
         ("### Response:\nOslo", "format"),
         ("## Rivers\n\nThey flow.", None),
         ("Oslo\n###", "format"),
+        ("Oslo\n##", "format"),
+        ("Oslo\n\n## ", "format"),
+        ("Oslo ##", "format"),
+        ("Oslo. ###\n", "format"),
+        ("Oslo.###", "format"),
+        ("## Rivers ##", None),
+        ("Oslo\n## Rivers ##", None),
+        ("Play it in C#", None),
+        ("Written as F ##, doubly sharp", None),
+        ("```\n######\n# ab #\n######\n```", None),
         ("Oslo\n5. Input:\nBergen", "format"),
+        ("Oslo\n5. Input: Bergen", "format"),
+        ("Oslo\n**5. Output: Bergen", "format"),
+        ("Oslo。\n5. 输入：卑尔根", "format"),
+        ("1. Oslo\n2. Bergen\n5. Input: Bergen", "format"),
+        ("1. Oslo\n2. Bergen\n3. Input: a town", None),
         ("1. Input: keys are pressed.\n2. Output: letters are shown.", None),
         ("Instruction: name a city", "format"),
         ("Oslo.\n\nTask 5: name a river.", "format"),

@@ -344,6 +344,13 @@ def test_growing_out_of_the_small_index():
         index.add(texts[n])
 
 
+def test_a_pool_that_will_be_large_is_compiled_from_the_start():
+    few, many = NoveltyIndex(expected=MAX_BRUTE), NoveltyIndex(expected=MAX_BRUTE + 1)
+    few.add("a b c"), many.add("a b c")
+    assert many.nbytes == many.compiled().nbytes != few.nbytes
+    assert few.nearest("a b d") == many.nearest("a b d")
+
+
 @pytest.mark.parametrize("small", [0, MAX_BRUTE - 40])
 def test_judging_across_the_size_of_the_small_index(small):
     texts = texts_of("near-duplicates", 300)

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from selfinstruct.parsing import is_yes
-from selfinstruct.strategies.alpaca import TASKS_SCHEMA, Alpaca
-from selfinstruct.strategies.self_instruct import LIST_SCHEMA, SelfInstruct
+from selfinstruct.strategies.alpaca import TASK_SCHEMA, Alpaca
+from selfinstruct.strategies.schemas import tasks_schema
+from selfinstruct.strategies.self_instruct import SelfInstruct
 from selfinstruct.wording import wording
 from tests.proposing import SEEDS, asked, propose, slot, text_of
 
@@ -132,7 +133,8 @@ def test_no_in_other_languages(text):
 
 
 def test_json_is_asked_for_on_chat_endpoints_only():
-    for endpoint, schemas in (("chat", (TASKS_SCHEMA, LIST_SCHEMA)), ("completions", (None, None))):
+    listing = tasks_schema(TASK_SCHEMA, 17), tasks_schema({"type": "string"}, 8)  # as many as are asked for
+    for endpoint, schemas in (("chat", listing), ("completions", (None, None))):
         for language in ("en", "zh"):
             fields = {"endpoint": endpoint, "language": language}
             tasks = asked(Alpaca(structured=True), {"list": "x"}, **fields)["list"]

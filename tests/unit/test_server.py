@@ -6,13 +6,21 @@ import math
 import re
 import statistics
 import time
+from random import Random
 
 import httpx2
 import openai
 import pytest
 from rapidfuzz.distance import Indel
 
-from tests.corpus import SIZE, instruction, kind_of
+from selfinstruct.files import shipped
+from selfinstruct.seeds import read_seeds
+from selfinstruct.strategies.alpaca import Alpaca
+from selfinstruct.strategies.attributed import Attributed
+from selfinstruct.strategies.evol_instruct import EvolInstruct
+from selfinstruct.strategies.self_instruct import SelfInstruct
+from tests.corpus import SIZE, draw, instruction, kind_of
+from tests.proposing import asked, text_of
 from tests.server import Behaviour, duration, running_server
 
 CHAT = "/v1/chat/completions"
@@ -62,6 +70,31 @@ def test_list_has_the_stated_shares(ask):
     kinds = [kind_of(line.lstrip("0123456789.").strip()) for line in lines]
     assert kinds.count("near_duplicate") == pytest.approx(100, abs=25)
     assert kinds.count("broken") == pytest.approx(100, abs=25)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [
+        (SelfInstruct(), {"endpoint": "chat"}),
+        (SelfInstruct(), {"endpoint": "completions"}),
+        (SelfInstruct(faithful=True), {}),
+        (SelfInstruct(structured=True), {}),
+        (SelfInstruct(), {"language": "zh"}),
+        (Alpaca(), {}),
+        (Alpaca(), {"language": "zh"}),
+        (Alpaca(faithful=True), {}),
+        (Alpaca(structured=True), {}),
+        (Attributed(), {}),
+        (EvolInstruct(tasks_per_request=1), {}),
+    ],
+)
+def test_what_is_repeated_is_a_demonstration(strategy, options):
+    """Neither a requirement of the prompt nor a numbered line of an input."""
+    seeds = read_seeds(shipped("seed_tasks.jsonl"))
+    kept = next(iter(asked(strategy, {"": ""}, seeds=seeds, **options).values()))
+    drawn = {draw(text_of(kept), Random(n), near_duplicates=1.0, broken=0.0, pool=1) for n in range(300)}
+    shown = {task.id: " ".join(task.instruction.split()) for task in seeds}
+    assert {f"{shown[id]} please" for id in kept.demonstrations} == drawn
 
 
 def test_stop_and_limit_and_usage(ask, server):
