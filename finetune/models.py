@@ -253,11 +253,11 @@ class _Recorded(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    template: Literal["alpaca", "chat"]
+    template: Literal["alpaca", "chat", "plain"]
 
 
 def recorded_template(adapter: Path) -> str | None:
-    """The template an adapter was trained with, "alpaca" or "chat"; None for an adapter made elsewhere.
+    """The template an adapter was trained with, "alpaca", "chat" or "plain"; None for an adapter made elsewhere.
 
     Raises:
         InputError: When the record is broken.
