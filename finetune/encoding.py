@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -23,10 +23,12 @@ class TrainingRow:
     Attributes:
         input_ids: Shape (seq).
         spans: (begin, end) in input_ids of each answer, its end-of-sequence token included, in order.
+        place: Where it was read, for messages.
     """
 
     input_ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
+    place: str = field(default="", compare=False)
 
     @property
     def supervised_tokens(self) -> int:
@@ -82,8 +84,10 @@ def encode(
             dropped["too_long"] += 1
         else:
             usable.append((row, exchanges))
+    tokenised = list(_tokenised(usable, tokenizer))
+    _check_turns(usable, tokenised, tokenizer)
     encoded = []
-    for training_row in _tokenised(usable, tokenizer):
+    for training_row in tokenised:
         if reason := _unlearnable(training_row, tokenizer.eos_token_id, max_length):
             dropped[reason] += 1
         else:
@@ -123,7 +127,7 @@ def _exchanges(row: Row, renderer: Renderer) -> Sequence[Exchange]:
         raise InputError(str(error), path=row.place) from error
 
 
-def _tokenised(rows: Sequence[tuple[Row, Sequence[Exchange]]], tokenizer: Any) -> Iterable[TrainingRow]:
+def _tokenised(rows: Sequence[tuple[Row, Sequence[Exchange]]], tokenizer: Any) -> Iterator[TrainingRow]:
     """Tokens of each row, all exchanges in one batch.
 
     An exchange after another is tokenised behind an end-of-sequence token, which is then taken off: as in the row as a
@@ -147,9 +151,7 @@ def _tokenised(rows: Sequence[tuple[Row, Sequence[Exchange]]], tokenizer: Any) -
             begin = len(input_ids) + len(given) - n_before
             input_ids += whole[n_before:]
             spans.append((begin, len(input_ids)))
-        if len(exchanges) > 1:
-            _check_whole(tokenizer, input_ids, exchanges, row.place)
-        yield TrainingRow(tuple(input_ids), tuple(spans))
+        yield TrainingRow(tuple(input_ids), tuple(spans), row.place)
 
 
 def _joined(tokenizer: Any, prompt_ids: list[int], completion: str, whole: list[int], place: str) -> list[int]:
@@ -174,19 +176,25 @@ def _joined(tokenizer: Any, prompt_ids: list[int], completion: str, whole: list[
     return ids
 
 
-def _check_whole(tokenizer: Any, ids: list[int], exchanges: Sequence[Exchange], place: str) -> None:
-    """Make sure that the tokens of the exchanges, put together, are those of the conversation as a whole.
+def _check_turns(
+    rows: Sequence[tuple[Row, Sequence[Exchange]]], training_rows: Sequence[TrainingRow], tokenizer: Any
+) -> None:
+    """Make sure that the tokens of exchanges, put together, are those of each conversation as a whole.
 
     Raises:
         InputError: When turns merge into each other.
     """
-    text = "".join(exchange.prompt + exchange.answer for exchange in exchanges)
-    whole = _ids(tokenizer, [text])[0]
-    if ids != whole and tokenizer.decode(ids) != tokenizer.decode(whole):
-        raise InputError(
-            "the tokens of a turn merge with those of the next, so the turns cannot be told apart",
-            path=place, remedy="use a --template that puts a special token between turns, or remove the row",
-        )  # fmt: skip
+    several = [
+        ("".join(exchange.prompt + exchange.answer for exchange in exchanges), training_row)
+        for (_, exchanges), training_row in zip(rows, training_rows, strict=True)
+        if len(exchanges) > 1
+    ]
+    for whole, (_, row) in zip(_ids(tokenizer, [text for text, _ in several]), several, strict=True):
+        if list(row.input_ids) != whole and tokenizer.decode(row.input_ids) != tokenizer.decode(whole):
+            raise InputError(
+                "the tokens of a turn merge with those of the next, so the turns cannot be told apart",
+                path=row.place, remedy="use a --template that puts a special token between turns, or remove the row",
+            )  # fmt: skip
 
 
 def _unlearnable(row: TrainingRow, eos_token_id: int, max_length: int) -> str | None:
