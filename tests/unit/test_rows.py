@@ -142,7 +142,8 @@ def test_a_tokenizer_that_puts_a_space_before_every_text_puts_none_before_later_
 # As templates do that leave out earlier thoughts.
 REWRITING = (
     "{% set ns = namespace(asked=0) %}{% for m in messages %}"
-    "{% if m['role'] == 'user' %}{% set ns.asked = loop.index0 %}{% endif %}{% endfor %}{% for m in messages %}[{{ m['role'] }}]"
+    "{% if m['role'] == 'user' %}{% set ns.asked = loop.index0 %}{% endif %}{% endfor %}"
+    "{% for m in messages %}[{{ m['role'] }}]"
     "{{ '...' if m['role'] == 'assistant' and loop.index0 < ns.asked else m['content'] }}{{ eos_token }}{% endfor %}"
     "{{ '[assistant]' if add_generation_prompt }}"
 )
