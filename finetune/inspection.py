@@ -14,7 +14,6 @@ from pydantic import Field
 
 from finetune.config import TrainConfig
 from finetune.contamination import Finding
-from finetune.folder import FileRecord
 from finetune.models import load_tokenizer, resolve
 from finetune.rows import TrainingData, TrainingRow, prepare
 from selfinstruct.command import printable, table
@@ -84,7 +83,8 @@ class Inspection:
 
     Attributes:
         lengths: Tokens of a training row: least, quantiles, most.
-        length_counts: Upper bound (a power of two) to number of rows of up to so many tokens, and more than half.
+        length_counts: (a power of two, number of rows of up to so many tokens and more than half).
+        files: As train.toml records them.
     """
 
     rows: tuple[InspectedRow, ...]
@@ -95,8 +95,8 @@ class Inspection:
     tokens: int
     supervised_tokens: int
     lengths: dict[str, int]
-    length_counts: dict[int, int]
-    files: tuple[FileRecord, ...]
+    length_counts: tuple[tuple[int, int], ...]
+    files: tuple[dict[str, Any], ...]
     contaminated: tuple[Finding, ...]
     template: str
     template_sha256: str
@@ -133,7 +133,7 @@ def inspect(config: InspectConfig) -> Inspection:
         supervised_tokens=sum(row.supervised_tokens for row in data.rows),
         lengths=_lengths(data),
         length_counts=_length_counts(data),
-        files=data.files,
+        files=tuple(file.model_dump(mode="json") for file in data.files),
         contaminated=data.contaminated,
         template=renderer.name,
         template_sha256=renderer.sha256,
@@ -168,9 +168,9 @@ def _lengths(data: TrainingData) -> dict[str, int]:
     return {name: lengths[round(share * (len(lengths) - 1))] for name, share in places.items()}
 
 
-def _length_counts(data: TrainingData) -> dict[int, int]:
+def _length_counts(data: TrainingData) -> tuple[tuple[int, int], ...]:
     counts = Counter(1 << (len(row.input_ids) - 1).bit_length() for row in data.rows)
-    return {bound: counts[bound] for bound in sorted(counts)}
+    return tuple(sorted(counts.items()))
 
 
 def _layers(model: Any) -> tuple[Layer, ...]:
@@ -240,7 +240,7 @@ def _shown(token: Token) -> str:
 def _summary(result: Inspection) -> Iterator[str]:
     sources = [["source", "rows", "used"]]
     sources += [
-        [file.path, f"{file.rows:,}", f"{file.used or 0:,}"] for file in result.files if file.role != "held_out"
+        [file["path"], f"{file['rows']:,}", f"{file['used']:,}"] for file in result.files if file["role"] != "held_out"
     ]
     yield from [table(sources), ""]
     yield f"{result.rows_used:,} rows to train on{_dropped(result.rows_dropped)}"
@@ -251,8 +251,8 @@ def _summary(result: Inspection) -> Iterator[str]:
     yield f"{result.tokens:,} tokens an epoch, {result.supervised_tokens:,} of them learnt"
     yield f"template {result.template} ({result.template_sha256[:16]})"
     yield f"tokens a row: {', '.join(f'{name} {length:,}' for name, length in result.lengths.items())}"
-    most = max(result.length_counts.values())
-    for bound, n in result.length_counts.items():
+    most = max(n for _, n in result.length_counts)
+    for bound, n in result.length_counts:
         yield f"  up to {bound:>6,}  {'#' * max(1, round(_BAR_WIDTH * n / most))} {n:,}"
     yield ""
     yield table([["layer", "number", "parameters", "trainable"], *_layer_rows(result)])
