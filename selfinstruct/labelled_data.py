@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from pydantic import BaseModel, ConfigDict, StrictStr
 
@@ -222,6 +225,8 @@ def _data_set(source: str) -> LabelledData:
             "pip install 'selfinstruct[train]'"
         ) from error
     datasets.disable_progress_bars()
+    if not Path(name).is_dir() and not hub_can_be_found(datasets.config.HF_ENDPOINT):
+        datasets.config.HF_HUB_OFFLINE = True
     try:
         found = _loaded(datasets, name)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
@@ -246,6 +251,21 @@ def _data_set(source: str) -> LabelledData:
 
     lineage = Path(name).name if Path(name).is_dir() else name.replace("/", "_")
     return LabelledData(lineage, len(found), rows)
+
+
+def hub_can_be_found(endpoint: str) -> bool:
+    """Whether the hub's name resolves; without a network the libraries would try again for most of a minute.
+
+    Args:
+        endpoint: Address of the hub.
+    """
+    if getproxies():
+        return True
+    try:
+        socket.getaddrinfo(urlsplit(endpoint).hostname, None)
+    except OSError:
+        return False
+    return True
 
 
 def _with_class_names(values: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:

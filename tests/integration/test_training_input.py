@@ -189,6 +189,19 @@ def test_bad_training_data_is_named_and_leaves_everything_as_it_was(
     assert not Path("out").exists()
 
 
+def test_a_data_set_that_is_not_to_be_had_is_named_at_once(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)  # whether there is a network or not
+    for name in ("no-such-owner/no-such-name:train", "missing"):
+        command = ["train", "--data", name, "--model", str(model), "--out", str(tmp_path / "out")]
+        assert run_program(GROUP, "finetune", command) == 2
+        assert re.search(f"there is no file '{name}', and as a data set it cannot be loaded", capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
 def test_there_are_as_many_kinds_as_promised() -> None:
     assert len(CASES) >= 40
 
