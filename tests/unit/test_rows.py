@@ -108,6 +108,18 @@ def test_point_1_and_2_every_answer_of_a_conversation_and_its_end_of_turn_are_le
     assert encoded.place == "rows.jsonl:7"
 
 
+def test_point_4_the_end_of_an_answer_is_learnt_although_it_is_the_padding_token_too(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    rows = [row(), chat("Hi", "Hello", "Bye", "Ciao")]
+    for encoded in encode(rows, renderer_for(tokenizer, "chat"), tokenizer, 512)[0]:
+        assert [encoded.labels[end - 1] for _, end in encoded.spans] == [tokenizer.eos_token_id] * len(encoded.spans)
+        # The ends of the user's turns are the same token and are not learnt.
+        assert encoded.labels.count(tokenizer.eos_token_id) == len(encoded.spans)
+        assert encoded.input_ids.count(tokenizer.eos_token_id) > len(encoded.spans)
+
+
 def test_a_conversation_of_one_turn_is_the_row_with_the_same_text(tokenizer: PreTrainedTokenizerBase) -> None:
     for template in ("chat", "alpaca", "plain"):
         renderer = renderer_for(tokenizer, template)
