@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from finetune.config import TrainConfig as TrainConfig
     from finetune.evaluation import EvaluateConfig as EvaluateConfig
     from finetune.evaluation import evaluate as evaluate
+    from finetune.inspection import InspectConfig as InspectConfig
+    from finetune.inspection import inspect as inspect
     from finetune.training import train as train
 
 _HOMES = {
     "config": ("TrainConfig",),
     "training": ("train",),
+    "inspection": ("inspect", "InspectConfig"),
     "evaluation": ("evaluate", "EvaluateConfig"),
     "comparison": ("compare", "CompareConfig"),
 }

@@ -1,4 +1,4 @@
-"""The program `finetune`: train an adapter, evaluate a model, compare evaluations."""
+"""The program `finetune`: look at training data, train an adapter, evaluate a model, compare evaluations."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from selfinstruct.command import LazyCommand, LazyGroup, run_program
 GROUP = LazyGroup(
     {
         "train": LazyCommand("finetune.training", "train", "TrainConfig", "Train a LoRA adapter on instruction data."),
+        "inspect": LazyCommand(
+            "finetune.inspection", "inspect", "InspectConfig", "Show training rows token by token, and what is trained."
+        ),
         "evaluate": LazyCommand(
             "finetune.evaluation", "evaluate", "EvaluateConfig", "Score a model on held-out tasks."
         ),

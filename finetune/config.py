@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -20,17 +21,27 @@ class TrainConfig(Config):
 
     data: list[Path] = Field(
         min_length=1,
-        description="Training rows: a run folder, or Alpaca JSON or JSONL with instruction, input and output.",
+        description="Training rows: a run folder, a file (JSON, JSONL, CSV, Parquet) of instructions, chats or "
+        "completions, or a data set's name, such as org/name:split.",
+    )
+    weights: list[float] = Field(
+        [], description="For each --data, in order, its share of the rows of an epoch; by default each row comes once."
     )
     out: Path = Field(description="Folder for adapter, metrics and summary; the same command resumes.")
     include_seeds: bool = Field(False, description="Train on the seed tasks as well, one row for each instance.")
     seeds: Path | None = Field(None, description="Seed tasks of --include-seeds, instead of the shipped ones.")
     eval_data: Path | None = Field(None, description="Rows kept out of training, for the evaluation loss.")
     eval_fraction: float = Field(0.0, ge=0, lt=1, description="Share of the rows kept out instead of --eval-data.")
+    held_out: list[Path] = Field([], description="Held-out tasks that the rows must have nothing in common with.")
+    contamination: Literal["refuse", "report", "drop"] = Field(
+        "refuse", description="What to do about rows that the tasks of --held-out have too."
+    )
 
     model: str = Field("embedded", description="Base model: embedded, a folder, a GGUF file, or a name on the hub.")
-    template: Literal["auto", "chat", "alpaca"] = Field(
-        "auto", description="How rows become text; auto is the model's chat template, or alpaca where it has none."
+    template: str = Field(
+        "auto",
+        description="How rows become text: chat (the model's template), alpaca, plain (prompt and completion as they "
+        "stand) or a Jinja file; auto is chat, or alpaca where the model has no template.",
     )
     max_length: int = Field(1024, ge=8, description="Most tokens of a row; longer rows are dropped, never cut.")
 
@@ -68,4 +79,8 @@ class TrainConfig(Config):
             raise ValueError("--eval-steps needs --eval-data or --eval-fraction")
         if self.seeds and not self.include_seeds:
             raise ValueError("--seeds needs --include-seeds")
+        if self.weights and len(self.weights) != len(self.data):
+            raise ValueError(f"--weights are {len(self.weights)}, but --data are {len(self.data)}; give one for each")
+        if not all(0 < weight < inf for weight in self.weights):
+            raise ValueError("--weights must be larger than 0, and finite")
         return self

@@ -59,10 +59,10 @@ class EvaluateConfig(Config):
     adapter: Path | None = Field(None, description="Adapter to put on the model: the folder adapter/ of a training.")
     tasks: list[Path] = Field([], description="Files or folders with held-out tasks. Default: the shipped ones.")
     out: Path = Field(description="Folder for predictions and summary; the same command resumes.")
-    template: Literal["auto", "chat", "alpaca"] = Field(
+    template: str = Field(
         "auto",
-        description="How items become prompts; auto is the adapter's own, else the model's chat template, or alpaca "
-        "where it has none.",
+        description="How items become prompts: chat (the model's template), alpaca, plain or a Jinja file; auto is the "
+        "adapter's own, else chat, or alpaca where the model has no template.",
     )
     shots: int = Field(0, ge=0, description="Demonstrations in each prompt: the first of those that the item has.")
     limit: int | None = Field(
@@ -215,6 +215,8 @@ def _template(config: EvaluateConfig, tokenizer: PreTrainedTokenizerBase) -> str
     if config.template != "auto":
         return config.template
     recorded = None if config.adapter is None else recorded_template(config.adapter)
+    if config.adapter and recorded == "chat" and (own := config.adapter / "chat_template.jinja").is_file():
+        return str(own)
     return recorded or ("chat" if tokenizer.chat_template else "alpaca")
 
 

@@ -31,7 +31,7 @@ from selfinstruct.files import (
 )  # fmt: skip
 
 # What may differ when a training is resumed; data and model are compared by their hashes.
-FREE_SETTINGS = frozenset({"data", "seeds", "eval_data", "out", "model", "threads", "report_to", "dry_run"})
+FREE_SETTINGS = frozenset({"data", "seeds", "eval_data", "held_out", "out", "model", "threads", "report_to", "dry_run"})
 
 
 class _Record(BaseModel):
@@ -56,12 +56,18 @@ class TemplateRecord(_Record):
 
 
 class FileRecord(_Record):
-    """A file that rows were read from."""
+    """A file or data set that rows were read from, or one of held-out tasks that they were compared with.
 
-    role: Literal["train", "seeds", "eval"]
+    Attributes:
+        rows: How many it holds.
+        used: How many of them, repeated ones counted again, an epoch or an evaluation has.
+    """
+
+    role: Literal["train", "seeds", "eval", "held_out"]
     path: str
     sha256: str
     rows: int
+    used: int | None = None
 
 
 class BatchingRecord(_Record):

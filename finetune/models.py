@@ -14,21 +14,19 @@ import logging
 import os
 import re
 import shutil
-import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from pydantic import BaseModel, ConfigDict
 
 from selfinstruct.embedded import PUBLIC_NAME, WEIGHTS_SHA256, cache_folder, weights
 from selfinstruct.errors import Error, InputError, UsageError
 from selfinstruct.files import read_json, sha256_file, validate, write_json
+from selfinstruct.labelled_data import hub_can_be_found
 
 if TYPE_CHECKING:
     import torch
@@ -169,24 +167,13 @@ def load_model(source: ModelSource, *, dtype: torch.dtype | None = None) -> PreT
 
 
 def _safe_options(source: ModelSource) -> dict[str, Any]:
-    return {
-        "trust_remote_code": False,
-        "local_files_only": source.is_local or not _hub_can_be_found(),
-        "revision": source.revision or "main",
-    }
-
-
-def _hub_can_be_found() -> bool:
-    """Whether the hub's name resolves; without a network the library would try again for most of a minute."""
     from huggingface_hub.constants import ENDPOINT
 
-    if getproxies():
-        return True
-    try:
-        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, None)
-    except OSError:
-        return False
-    return True
+    return {
+        "trust_remote_code": False,
+        "local_files_only": source.is_local or not hub_can_be_found(ENDPOINT),
+        "revision": source.revision or "main",
+    }
 
 
 def load_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
@@ -253,11 +240,11 @@ class _Recorded(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    template: Literal["alpaca", "chat"]
+    template: Literal["alpaca", "chat", "plain"]
 
 
 def recorded_template(adapter: Path) -> str | None:
-    """The template an adapter was trained with, "alpaca" or "chat"; None for an adapter made elsewhere.
+    """The template an adapter was trained with, "alpaca", "chat" or "plain"; None for an adapter made elsewhere.
 
     Raises:
         InputError: When the record is broken.

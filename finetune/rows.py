@@ -1,73 +1,38 @@
-"""From data files to training rows: reading, splitting off the evaluation rows, tokenising and masking.
+"""Everything that a training takes from files: rows read, split, checked against held-out tasks, encoded and mixed.
 
 Every row that is not used is counted under a reason; none is cut.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, StrictStr
+from typing import Any, Literal, TypeVar
 
 from finetune.config import TrainConfig
+from finetune.contamination import Finding, contaminated
+from finetune.encoding import IGNORED as IGNORED
+from finetune.encoding import TrainingRow as TrainingRow
+from finetune.encoding import encode as encode
 from finetune.folder import FileRecord
+from finetune.sources import InstructionRow as InstructionRow
+from finetune.sources import Row, Source, read_source
+from finetune.sources import read_rows as read_rows
 from selfinstruct.errors import InputError, UsageError
-from selfinstruct.files import read_json, read_jsonl, sha256_file, shipped, validate
+from selfinstruct.files import sha256_file, shipped
 from selfinstruct.render import Renderer
 from selfinstruct.seeds import read_seeds
+from selfinstruct.tasks import task_files
 
-# The ignore_index of torch.nn.functional.cross_entropy.
-IGNORED = -100
+RowT = TypeVar("RowT")
+# How many places a message names.
+_SHOWN = 5
 
-
-@dataclass(frozen=True, slots=True)
-class InstructionRow:
-    """One row as it stands in a file.
-
-    Attributes:
-        place: Where, for messages: "data.jsonl:3", or "data.json[2]" in a JSON list.
-    """
-
-    instruction: str
-    input: str
-    output: str
-    place: str
-
-    @property
-    def question(self) -> str:
-        """What is asked, white space collapsed; rows that ask the same are duplicates."""
-        return f"{' '.join(self.instruction.split())}\0{' '.join(self.input.split())}"
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingRow:
-    """One row as tokens: what is given, and the answers in it, which alone are learnt.
-
-    Attributes:
-        input_ids: Shape (seq).
-        spans: (begin, end) in input_ids of each answer, its end-of-sequence token included, in order.
-    """
-
-    input_ids: tuple[int, ...]
-    spans: tuple[tuple[int, int], ...]
-
-    @property
-    def supervised_tokens(self) -> int:
-        """Tokens of the answers, their end-of-sequence tokens included."""
-        return sum(end - begin for begin, end in self.spans)
-
-    @property
-    def labels(self) -> list[int]:
-        """input_ids where they are learnt, IGNORED elsewhere, shape (seq)."""
-        labels = [IGNORED] * len(self.input_ids)
-        for begin, end in self.spans:
-            labels[begin:end] = self.input_ids[begin:end]
-        return labels
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +40,9 @@ class TrainingData:
     """Everything that a training takes from files.
 
     Attributes:
-        rows, eval_rows: In the order of the files.
+        rows, eval_rows: In the order of the files. With weights, a row may be among the training rows several times.
         dropped, eval_dropped: Reason to number of rows.
+        contaminated: Training rows that held-out tasks have too, whether or not they are used.
     """
 
     rows: tuple[TrainingRow, ...]
@@ -84,110 +50,100 @@ class TrainingData:
     dropped: Mapping[str, int]
     eval_dropped: Mapping[str, int]
     files: tuple[FileRecord, ...]
-
-
-class _Row(BaseModel):
-    """Stanford Alpaca's row; fields beyond these (a run's dataset.jsonl has some) do not shape the text."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    instruction: StrictStr
-    input: StrictStr = ""
-    output: StrictStr
+    contaminated: tuple[Finding, ...] = ()
 
 
 def prepare(config: TrainConfig, renderer: Renderer, tokenizer: Any) -> TrainingData:
-    """Read all data that the configuration names, split it and turn it into tokens.
+    """Read all data that the configuration names, split it, and turn it into tokens.
+
+    Evaluation rows are kept out first, over all sources alike. Then the usable rows of each source are counted, and
+    with weights drawn from (see `mixture`).
 
     Args:
-        config: Says which files, how many rows to keep out and how long a row may be.
+        config: Says which files, how many rows to keep out, how long a row may be, and what must not be in them.
         renderer: Of this tokenizer.
         tokenizer: A `PreTrainedTokenizerBase`.
 
     Raises:
-        InputError: For a file or a row that cannot be used.
-        UsageError: When no row is left.
+        InputError: For a file or a row that cannot be used, or rows that held-out tasks have too.
+        UsageError: When no row is left, of a source with a weight or at all.
     """
-    files: list[FileRecord] = []
-    rows: list[InstructionRow] = []
-    for path in config.data:
-        file = path / "dataset.jsonl" if path.is_dir() else path
-        if path.is_dir() and not file.is_file():
-            raise InputError(
-                "holds no dataset.jsonl", path=path, remedy="give the folder of a finished `selfinstruct generate`"
-            )
-        _add(read_rows(file), file, "train", rows, files)
+    sources = [read_source(path) for path in config.data]
+    roles: list[Literal["train", "seeds"]] = ["train"] * len(sources)
     if config.include_seeds:
-        file = config.seeds or shipped("seed_tasks.jsonl")
-        _add(read_seed_rows(file), file, "seeds", rows, files)
-    eval_rows: list[InstructionRow] = []
+        sources.append(_seeds(config.seeds or shipped("seed_tasks.jsonl")))
+        roles.append("seeds")
+    kept = [list(source.rows) for source in sources]
+    held: Source | None = None
+    eval_rows: list[Row] = []
     if config.eval_data:
-        _add(read_rows(config.eval_data), config.eval_data, "eval", eval_rows, files)
+        held = read_source(config.eval_data)
+        eval_rows = list(held.rows)
     elif config.eval_fraction:
-        rows, eval_rows = split(rows, config.eval_fraction, config.seed)
+        origin = [index for index, source in enumerate(sources) for _ in source.rows]
+        pairs = zip(origin, (row for source in sources for row in source.rows), strict=True)
+        train_pairs, eval_pairs = split(list(pairs), config.eval_fraction, config.seed)
+        kept = [[row for at, row in train_pairs if at == index] for index in range(len(sources))]
+        eval_rows = [row for _, row in eval_pairs]
 
-    kept_out = {row.question for row in eval_rows}
-    training_rows, dropped = encode(rows, renderer, tokenizer, config.max_length, kept_out)
+    dropped: Counter[str] = Counter()
+    kept, findings = _uncontaminated(kept, config)
+    if findings and config.contamination == "drop":
+        dropped["contaminated"] = len(findings)
+    questions = {row.question for row in eval_rows}
+    encoded = []
+    for rows in kept:
+        training_rows, reasons = encode(rows, renderer, tokenizer, config.max_length, questions)
+        encoded.append(training_rows)
+        dropped.update(reasons)
     held_rows, eval_dropped = encode(eval_rows, renderer, tokenizer, config.max_length)
-    if not training_rows:
+    if not any(encoded):
         raise UsageError(f"no row is left to train on: {_counts(dropped) or 'all are kept out for evaluation'}")
-    if kept_out and not held_rows:
+    if questions and not held_rows:
         raise UsageError(f"no row is left to evaluate on: {_counts(eval_dropped)}")
-    return TrainingData(tuple(training_rows), tuple(held_rows), dropped, eval_dropped, tuple(files))
+    if config.weights:
+        n_mixed = len(config.data)
+        if (empty := next((i for i in range(n_mixed) if not encoded[i]), None)) is not None:
+            raise UsageError(f"no row of {sources[empty].path} is left to give it its weight: {_counts(dropped)}")
+        encoded[:n_mixed] = mixture(encoded[:n_mixed], config.weights, config.seed)
 
-
-def _add(
-    read: Iterable[InstructionRow],
-    path: Path,
-    role: Literal["train", "seeds", "eval"],
-    rows: list[InstructionRow],
-    files: list[FileRecord],
-) -> None:
-    found = list(read)
-    if not found:
-        raise InputError("holds no row", path=path, remedy="give a file with instruction, input and output")
-    rows += found
-    files.append(FileRecord(role=role, path=str(path), sha256=sha256_file(path), rows=len(found)))
+    files = [
+        FileRecord(role=role, path=source.path, sha256=source.sha256, rows=len(source.rows), used=len(used))
+        for role, source, used in zip(roles, sources, encoded, strict=True)
+    ]
+    if held:
+        files.append(
+            FileRecord(role="eval", path=held.path, sha256=held.sha256, rows=len(held.rows), used=len(held_rows))
+        )
+    files += [
+        FileRecord(role="held_out", path=str(path), sha256=sha256_file(path), rows=0, used=0)
+        for path in task_files(config.held_out)
+    ]
+    return TrainingData(
+        rows=tuple(row for rows in encoded for row in rows),
+        eval_rows=tuple(held_rows),
+        dropped=dict(dropped),
+        eval_dropped=eval_dropped,
+        files=tuple(files),
+        contaminated=tuple(findings),
+    )
 
 
 def _counts(dropped: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {reason}" for reason, n in dropped.items())
 
 
-def read_rows(path: Path) -> Iterator[InstructionRow]:
-    """Read Alpaca rows: a JSON list, or one object a line; either may be gzipped.
-
-    Raises:
-        InputError: For a broken file, or a missing or wrong field.
-    """
-    if path.name.removesuffix(".gz").endswith(".json"):
-        values = read_json(path)
-        if not isinstance(values, list):
-            raise InputError("must be a list of rows", path=path, remedy="write [{...}, ...], or JSON lines as .jsonl")
-        for index, value in enumerate(values):
-            place = f"{path}[{index}]"
-            row = validate(_Row, value, path=Path(place))
-            yield InstructionRow(row.instruction, row.input, row.output, place)
-    else:
-        for line, value in read_jsonl(path):
-            row = validate(_Row, value, path=path, line=line)
-            yield InstructionRow(row.instruction, row.input, row.output, f"{path}:{line}")
+def _seeds(path: Path) -> Source:
+    """Seed tasks, one row for each instance."""
+    rows = tuple(
+        InstructionRow(seed.instruction, instance.input, instance.output, f"{path} ({seed.id})")
+        for seed in read_seeds(path)
+        for instance in seed.instances
+    )
+    return Source(str(path), rows, sha256_file(path))
 
 
-def read_seed_rows(path: Path) -> Iterator[InstructionRow]:
-    """Read seed tasks, one row for each instance.
-
-    Raises:
-        InputError: For a broken file.
-    """
-    for seed in read_seeds(path):
-        for instance in seed.instances:
-            yield InstructionRow(seed.instruction, instance.input, instance.output, f"{path} ({seed.id})")
-
-
-def split(
-    rows: Sequence[InstructionRow], eval_fraction: float, seed: int
-) -> tuple[list[InstructionRow], list[InstructionRow]]:
+def split(rows: Sequence[RowT], eval_fraction: float, seed: int) -> tuple[list[RowT], list[RowT]]:
     """Keep a random share of the rows out, at least one; both parts keep the order of the files.
 
     Returns:
@@ -201,103 +157,54 @@ def split(
     )
 
 
-def encode(
-    rows: Sequence[InstructionRow],
-    renderer: Renderer,
-    tokenizer: Any,
-    max_length: int,
-    kept_out: Iterable[str] = (),
-) -> tuple[list[TrainingRow], dict[str, int]]:
-    """Turn rows into tokens, each with the length of its prompt.
+def mixture(sources: Sequence[Sequence[RowT]], weights: Sequence[float], seed: int) -> list[list[RowT]]:
+    """Give each source its share of an epoch, which has as many rows as all sources together.
+
+    A source with more rows than its share gives a random part of them; one with fewer is gone through several times,
+    and gives a random part of its rows once more. Each epoch has the same rows.
 
     Args:
-        rows: As read.
-        renderer: Of this tokenizer.
-        tokenizer: A `PreTrainedTokenizerBase`.
-        max_length: Most tokens of a row.
-        kept_out: Questions (`InstructionRow.question`) of evaluation rows, which must not be trained on.
+        sources: Usable rows of each source, at least one.
+        weights: One for each source; shares are weights divided by their sum, and whole rows by largest remainders.
+        seed: Of what is drawn.
 
     Returns:
-        The rows that can be used, and how many were dropped for each reason: "empty_instruction", "empty_output",
-        "in_eval_data", "eos_in_output" (the text holds the end-of-sequence token), "all_masked" (no token to learn)
-        and "too_long".
+        The rows of each source in an epoch, whole passes first, in the order of the source.
+    """
+    total, whole = sum(map(len, sources)), sum(weights)
+    exact = [total * weight / whole for weight in weights]
+    counts = [int(share) for share in exact]
+    for index in sorted(range(len(exact)), key=lambda i: counts[i] - exact[i])[: total - sum(counts)]:
+        counts[index] += 1
+    mixed = []
+    for index, (rows, count) in enumerate(zip(sources, counts, strict=True)):
+        passes, rest = divmod(count, len(rows))
+        drawn = sorted(Random(f"{seed}/mixture/{index}").sample(range(len(rows)), rest))  # noqa: S311
+        mixed.append([*rows] * passes + [rows[i] for i in drawn])
+    return mixed
+
+
+def _uncontaminated(groups: list[list[Row]], config: TrainConfig) -> tuple[list[list[Row]], list[Finding]]:
+    """The rows to train on, and those that held-out tasks have too, which are among them only with "report".
 
     Raises:
-        InputError: When the tokens of a prompt cannot be made the first tokens of the whole row; what is learnt would
-            then not follow what the model is given later.
-        UsageError: When the tokenizer does not know its own end-of-sequence token.
+        InputError: When there are any and they are to be refused.
     """
-    dropped: Counter[str] = Counter()
-    excluded = frozenset(kept_out)
-    usable = []
-    for row in rows:
-        if reason := _unusable(row, excluded):
-            dropped[reason] += 1
-        else:
-            usable.append(row)
-    prompts = [renderer.prompt(row.instruction, row.input) for row in usable]
-    completions = [renderer.completion(row.instruction, row.input, row.output) for row in usable]
-    texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
-    encoded = []
-    for row, completion, prompt_ids, ids in zip(
-        usable, completions, _ids(tokenizer, prompts), _ids(tokenizer, texts), strict=True
-    ):
-        if ids[: len(prompt_ids)] != prompt_ids:
-            ids = _joined(tokenizer, prompt_ids, completion, ids, row.place)
-        training_row = TrainingRow(tuple(ids), ((len(prompt_ids), len(ids)),))
-        if reason := _unlearnable(training_row, tokenizer.eos_token_id, max_length):
-            dropped[reason] += 1
-        else:
-            encoded.append(training_row)
-    return encoded, dict(dropped)
-
-
-def _joined(tokenizer: Any, prompt_ids: list[int], completion: str, whole: list[int], place: str) -> list[int]:
-    """Tokens of prompt and completion, each by itself, for a row whose text has no token boundary between them.
-
-    In "### Response:- one" a tokenizer may read ":-" as one token. What a model is given later is the prompt alone,
-    which ends with ":", so the answer that follows has to start with "-" in training too.
-
-    Raises:
-        InputError: When the parts do not add up to the text of the whole, as with tokenizers that put a space before
-            every text.
-    """
-    ids = [*prompt_ids, *_ids(tokenizer, [completion])[0]]
-    if tokenizer.decode(ids) != tokenizer.decode(whole):
+    found = [contaminated(rows, config.held_out) for rows in groups]
+    findings = [finding for indices in found for finding in indices.values()]
+    if not findings:
+        return groups, []
+    places = "; ".join(f"{finding.place}: {finding.detail}" for finding in findings[:_SHOWN])
+    more = f"; and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
+    problem = f"{len(findings)} rows have something in common with held-out tasks ({places}{more})"
+    if config.contamination == "refuse":
         raise InputError(
-            "the first tokens of the answer merge with the last ones of the prompt, so the answer cannot be told from "
-            "the prompt",
-            path=place,
-            field="output",
-            remedy="use another --template, or mend or remove the row",
+            problem, path=findings[0].place, remedy="leave them out with --contamination drop, or only report them"
         )
-    return ids
-
-
-def _unusable(row: InstructionRow, kept_out: frozenset[str]) -> str | None:
-    """Why a row as it stands in the file cannot be trained on."""
-    if not row.instruction.strip():
-        return "empty_instruction"
-    if not row.output.strip():
-        return "empty_output"
-    return "in_eval_data" if row.question in kept_out else None
-
-
-def _unlearnable(row: TrainingRow, eos_token_id: int, max_length: int) -> str | None:
-    """Why a tokenised row cannot be trained on."""
-    completion = row.input_ids[row.spans[0][0] :]
-    if not completion:
-        return "all_masked"
-    if completion[-1] != eos_token_id:
-        raise UsageError("the model's tokenizer does not read its own end-of-sequence token back as one token")
-    if completion.count(eos_token_id) > 1:
-        return "eos_in_output"
-    return "too_long" if len(row.input_ids) > max_length else None
-
-
-def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Tokens of rendered texts, which hold their special tokens already."""
-    if not texts:  # an error in some tokenizers
-        return []
-    # Not verbose: rows beyond the model's length are dropped by --max-length and counted.
-    return tokenizer(texts, add_special_tokens=False, verbose=False).input_ids  # type: ignore[no-any-return]
+    logger.warning("%s; %s", problem, "left out" if config.contamination == "drop" else "trained on all the same")
+    if config.contamination == "report":
+        return groups, findings
+    return [
+        [row for index, row in enumerate(rows) if index not in indices]
+        for rows, indices in zip(groups, found, strict=True)
+    ], findings

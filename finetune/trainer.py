@@ -163,11 +163,16 @@ def with_adapter(model: torch.nn.Module, config: TrainConfig) -> PeftModel:
 
 def trainable_parameters(config: TrainConfig, source: ModelSource) -> int:
     """How many parameters a training would train, without loading any weight."""
+    return _trainable(with_adapter(empty_model(source), config))
+
+
+def empty_model(source: ModelSource) -> Any:
+    """A model without weights, on the meta device."""
     model_config = AutoConfig.from_pretrained(
         source.location, revision=source.revision, local_files_only=source.is_local, trust_remote_code=False
     )
     with torch.device("meta"):
-        return _trainable(with_adapter(AutoModelForCausalLM.from_config(model_config), config))
+        return AutoModelForCausalLM.from_config(model_config)
 
 
 def _trainable(model: torch.nn.Module) -> int:

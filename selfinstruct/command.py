@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 from click.core import ParameterSource
@@ -28,6 +28,9 @@ from pydantic_core import PydanticUndefined
 
 from selfinstruct.errors import Error, InputError, UsageError
 from selfinstruct.files import first_problem, first_wrong_value, read_toml, to_json_line, to_toml
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 # Which extra brings a package that the plain install does without.
@@ -61,7 +64,7 @@ class _ConfigCommand(click.Command):
 def command(
     function: Callable[[ConfigT], Any],
     config: type[ConfigT],
-    describe: Callable[[Any], str],
+    describe: Callable[[Any], str | Text],
     arguments: Sequence[str] = (),
 ) -> click.Command:
     """Make the command line of one function.
@@ -69,7 +72,8 @@ def command(
     Args:
         function: What the command does; its docstring's first paragraph is the help.
         config: The fields become flags; a field of list type may be given several times.
-        describe: The result as text for people; --json prints the result itself.
+        describe: The result as text for people, with colours for a terminal where it is rich's; --json prints the
+            result itself.
         arguments: Fields that are positional instead.
     """
 
@@ -86,7 +90,7 @@ def command(
         if as_json:
             click.echo(to_json_line(_plain(result)))
         elif text := describe(result):
-            click.echo(printable(text))
+            _show(text)
 
     params = [_parameter(name, field, name in arguments) for name, field in config.model_fields.items()]
     params.sort(key=lambda p: arguments.index(p.name) if p.name in arguments else len(arguments))
@@ -365,6 +369,16 @@ def table(rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def _show(text: str | Text) -> None:
+    """Print a result: without colours where stdout is no terminal, and with NO_COLOR."""
+    if isinstance(text, str):
+        click.echo(printable(text))
+        return
+    from rich.console import Console
+
+    Console(highlight=False).print(text, soft_wrap=True)
 
 
 def _plain(value: Any) -> Any:

@@ -63,7 +63,12 @@ def decoded(data: bytes, path: Path, line: int = 1) -> str:
         ) from error
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read a whole text file.
+
+    Raises:
+        InputError: For a file that cannot be read or is not UTF-8.
+    """
     with opened(path) as file:
         return decoded(file.read(), path)
 
@@ -101,7 +106,7 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: For a file that cannot be read or is not JSON.
     """
-    return _parsed_json(_read_text(path), path)
+    return _parsed_json(read_text(path), path)
 
 
 def _parsed_json(text: str, path: Path, line: int | None = None) -> Any:
@@ -122,7 +127,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         InputError: For a file that cannot be read or is not TOML.
     """
-    text = _read_text(path)
+    text = read_text(path)
     try:
         values: dict[str, Any] = tomllib.loads(text)
     except (RecursionError, ValueError) as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from functools import partial
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from pydantic import BaseModel, ConfigDict, StrictStr
 
 from selfinstruct.errors import InputError, UsageError
-from selfinstruct.files import decoded, opened, read_jsonl
+from selfinstruct.files import decoded, opened, read_json, read_jsonl
 
 _BATCH_ROWS = 1024
 # The opening of a text is its first words, where so many more follow that they do not give it away.
@@ -37,12 +40,18 @@ class LabelledRow:
     Attributes:
         values: By column; nested as JSON is.
         source: The file or the data set, for messages.
-        line: 1-based: the line that it begins in, or its number where there are no lines.
+        line: 1-based: the line that it begins in, or its number where there are no lines. None in a JSON list, where
+            the source has the place: "rows.json[2]".
     """
 
     values: Mapping[str, Any]
     source: str
-    line: int
+    line: int | None
+
+    @property
+    def place(self) -> str:
+        """Where it stands, for messages."""
+        return self.source if self.line is None else f"{self.source}:{self.line}"
 
     def column(self, path: str) -> Any:
         """The value of a column, None if there is none.
@@ -90,8 +99,8 @@ def read_labelled(source: str) -> LabelledData:
     """Open a file or a data set.
 
     Args:
-        source: Path of a .jsonl, .csv, .tsv (tabs, no quoting) or .parquet file, the text ones also with .gz; or what
-            `datasets` knows: a folder or a name, with its configuration and split, such as "glue/mrpc:train".
+        source: Path of a .jsonl, .json (a list), .csv, .tsv (tabs, no quoting) or .parquet file, each also with .gz;
+            or what `datasets` knows: a folder or a name, with its configuration and split, such as "glue/mrpc:train".
 
     Raises:
         InputError: For a file that is missing, of another kind, broken or empty. A broken row is reported when it is
@@ -106,17 +115,28 @@ def read_labelled(source: str) -> LabelledData:
     elif kind == ".parquet" and not path.is_dir():
         data = read_parquet(path)
     elif path.is_file():
-        raise InputError("is of no kind that is read", path=path, remedy="give .jsonl, .csv, .tsv or .parquet")
+        raise InputError("is of no kind that is read", path=path, remedy="give .jsonl, .json, .csv, .tsv or .parquet")
     else:
         data = _data_set(source)
     if not data.n_rows:
-        raise InputError("holds no row", path=source, remedy="give labelled rows")
+        raise InputError("holds no row", path=source, remedy="give a file with rows")
     return data
 
 
 def _json_lines(path: Path) -> Iterator[LabelledRow]:
     for line, values in read_jsonl(path):
         yield LabelledRow(values, str(path), line)
+
+
+def _json_list(path: Path) -> Iterator[LabelledRow]:
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise InputError("must be a list of rows", path=path, remedy="write [{...}, ...], or JSON lines as .jsonl")
+    for index, values in enumerate(rows):
+        place = f"{path}[{index}]"
+        if not isinstance(values, dict):
+            raise InputError("must be a JSON object", path=place, remedy="write [{...}, ...]")
+        yield LabelledRow(values, place, None)
 
 
 def _table(path: Path, **dialect: Any) -> Iterator[LabelledRow]:
@@ -152,13 +172,14 @@ def _table_rows(path: Path, dialect: Mapping[str, Any]) -> Iterator[tuple[int, l
 
 _TEXT_FILES: dict[str, Callable[[Path], Iterator[LabelledRow]]] = {
     ".jsonl": _json_lines,
+    ".json": _json_list,
     ".csv": _table,
     ".tsv": partial(_table, delimiter="\t", quoting=csv.QUOTE_NONE),
 }
 
 
 def read_parquet(path: Path) -> LabelledData:
-    """Open a Parquet file.
+    """Open a Parquet file; one with .gz is unpacked into memory.
 
     Raises:
         InputError: For a file that is missing or not Parquet. A broken part is reported when it is reached.
@@ -170,10 +191,14 @@ def read_parquet(path: Path) -> LabelledData:
     except ImportError as error:
         raise UsageError(f"{path}: Parquet needs pyarrow: pip install 'selfinstruct[train]'") from error
 
+    def content() -> Any:
+        with opened(path) as file:  # says what is wrong with the path
+            return pa.BufferReader(file.read()) if path.suffix == ".gz" else path
+
     def rows() -> Iterator[LabelledRow]:
         number = 0
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(content()) as file:
                 for batch in file.iter_batches(_BATCH_ROWS):
                     for values in batch.to_pylist():
                         number += 1
@@ -181,10 +206,8 @@ def read_parquet(path: Path) -> LabelledData:
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"is broken ({error})", path=path, remedy="copy it again") from error
 
-    with opened(path):  # says what is wrong with the path
-        pass
     try:
-        return LabelledData(path.name.split(".")[0], pq.read_metadata(path).num_rows, rows)
+        return LabelledData(path.name.split(".")[0], pq.read_metadata(content()).num_rows, rows)
     except pa.ArrowException as error:
         raise InputError(f"is not Parquet ({error})", path=path) from error
 
@@ -202,6 +225,8 @@ def _data_set(source: str) -> LabelledData:
             "pip install 'selfinstruct[train]'"
         ) from error
     datasets.disable_progress_bars()
+    if not Path(name).is_dir() and not hub_can_be_found(datasets.config.HF_ENDPOINT):
+        datasets.config.HF_HUB_OFFLINE = True
     try:
         found = _loaded(datasets, name)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
@@ -226,6 +251,21 @@ def _data_set(source: str) -> LabelledData:
 
     lineage = Path(name).name if Path(name).is_dir() else name.replace("/", "_")
     return LabelledData(lineage, len(found), rows)
+
+
+def hub_can_be_found(endpoint: str) -> bool:
+    """Whether the hub's name resolves; without a network the libraries would try again for most of a minute.
+
+    Args:
+        endpoint: Address of the hub.
+    """
+    if getproxies():
+        return True
+    try:
+        socket.getaddrinfo(urlsplit(endpoint).hostname, None)
+    except OSError:
+        return False
+    return True
 
 
 def _with_class_names(values: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:

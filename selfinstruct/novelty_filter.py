@@ -256,9 +256,9 @@ def _rows(path: Path, fields: Sequence[str]) -> Iterator[_Row]:
     if path.suffix == ".parquet":
         from selfinstruct.labelled_data import read_parquet
 
-        for row in read_parquet(path):
+        for number, row in enumerate(read_parquet(path)):
             values = dict(row.values)
-            yield _Row(row.line - 1, _text(values, fields, path, row.line), values, True)
+            yield _Row(number, _text(values, fields, path, number + 1), values, True)
         return
     with opened(path) as file:
         for line, data in enumerate(file):

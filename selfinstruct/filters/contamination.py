@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,7 +13,7 @@ from selfinstruct.errors import InputError
 from selfinstruct.files import digest, sha256_file
 from selfinstruct.filters import Case, Filter
 from selfinstruct.novelty import NoveltyIndex, tokenize
-from selfinstruct.records import Verdict
+from selfinstruct.records import Instance, Verdict
 from selfinstruct.tasks import read_tasks, task_files
 
 # GPT-3's n-grams have 8 to 13 words (Brown et al., 2020, appendix C). What is shorter ("yes", "Paris") is anyone's.
@@ -95,15 +96,24 @@ class Contamination(Filter):
 
     def judge(self, case: Case) -> Verdict | None:
         """By tokens in a row anywhere, then by the prompt as a whole, once its input is known."""
+        found = self.common(case.instruction, case.instances)
+        return Verdict("contamination", found) if found else None
+
+    def common(self, instruction: str, instances: Iterable[Instance]) -> str | None:
+        """What a task has in common with a held-out one, in words.
+
+        Raises:
+            InputError: When the held-out tasks have changed.
+        """
         held_out = _held_out(self.tasks, self.ngram, self.sha256)
-        if found := held_out.shares(case.instruction):
-            return Verdict("contamination", f"the instruction {found}")
-        for instance in case.instances:
-            prompt = joined(case.instruction, instance.input)
+        if found := held_out.shares(instruction):
+            return f"the instruction {found}"
+        for instance in instances:
+            prompt = joined(instruction, instance.input)
             if found := held_out.shares(prompt) or held_out.resembles(prompt, self.threshold):
-                return Verdict("contamination", f"the task {found}")
+                return f"the task {found}"
             if found := held_out.shares(instance.output):
-                return Verdict("contamination", f"the answer {found}")
+                return f"the answer {found}"
         return None
 
 

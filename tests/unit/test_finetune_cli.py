@@ -13,10 +13,14 @@ ROOT = Path(__file__).parents[2]
 def test_help_lists_the_commands_in_the_order_of_the_work(capsys):
     assert run_program(GROUP, "finetune", ["--help"]) == 0
     out = capsys.readouterr().out
-    assert 0 < out.index("\n  train ") < out.index("\n  evaluate ") < out.index("\n  compare ")
+    assert (
+        0 < out.index("\n  train ") < out.index("\n  inspect ") < out.index("\n  evaluate ") < out.index("\n  compare ")
+    )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["evaluate", "--help"], ["compare", "--help"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["evaluate", "--help"], ["compare", "--help"], ["train", "--help"], ["inspect", "--help"]]
+)
 def test_help_imports_no_torch(arguments):
     code = (
         "import sys, time; from finetune.cli import GROUP; from selfinstruct.command import run_program\n"

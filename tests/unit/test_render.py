@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from selfinstruct.errors import UsageError
+from selfinstruct.errors import InputError, UsageError
 from selfinstruct.render import AlpacaRenderer, ChatRenderer, joined, renderer_for
 from tests.tiny import CHAT_TEMPLATE, build_tiny_llama
 
@@ -158,7 +159,7 @@ def test_template_that_changes_the_prompt_is_refused(tokenizer):
 
 @pytest.mark.parametrize("template", ["{{ raise_exception('no such role') }}", "{% for %}", "{{ 1 / nothing }}"])
 def test_template_that_fails_is_named(tokenizer, template):
-    with pytest.raises(UsageError, match=r"the model's chat template fails .* use --template alpaca"):
+    with pytest.raises(UsageError, match=r"the chat template fails .* use --template alpaca"):
         chat(tokenizer, template).prompt("Add.", "")
 
 
@@ -176,6 +177,70 @@ def test_tokenizer_without_what_is_needed_is_refused(tokenizer):
     tokenizer.eos_token = None
     with pytest.raises(UsageError, match="no end-of-sequence token"):
         renderer_for(tokenizer, "alpaca")
+
+
+# -- files and conversations -----------------------------------------------------------------------------------------
+
+
+def test_a_template_file_is_a_chat_template_that_the_tokenizer_keeps(tokenizer, tmp_path):
+    model = renderer_for(tokenizer, "chat")
+    path = tmp_path / "own.jinja"
+    path.write_text(tokenizer.chat_template)
+    assert renderer_for(tokenizer, str(path)).sha256 == model.sha256
+    path.write_text(CHAT_TEMPLATE.replace("<|im_start|>", "# "))
+    own = renderer_for(tokenizer, str(path))
+    assert own.prompt("Add.", "1") == "# user\nAdd.\n\n1<|im_end|>\n# assistant\n"
+    assert own.name == "chat"
+    assert own.sha256 != model.sha256
+    assert tokenizer.chat_template == path.read_text()
+    assert renderer_for(tokenizer, "chat").sha256 == own.sha256  # so it is found again beside an adapter
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for %}", "own.jinja:1: fails as a chat template"),
+        ("a\n{{ 'x' }\n", "own.jinja:2: fails as a chat template"),
+        ("{{ 1 / 0 }}", "own.jinja: fails as a chat template (division by zero)"),
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "own.jinja: fails as a chat template"),
+        ("", "own.jinja: does not write what the user says"),
+        ("{{ messages[0]['content'] }}A: ", "own.jinja: does not write what the assistant says"),
+        ("{{ add_generation_prompt }}" + CHAT_TEMPLATE, "own.jinja: the chat template changes the prompt"),
+    ],
+)
+def test_a_template_file_that_cannot_be_used_is_named(tokenizer, tmp_path, template, message):
+    before = tokenizer.chat_template
+    (tmp_path / "own.jinja").write_text(template)
+    with pytest.raises(InputError, match=re.escape(message)):
+        renderer_for(tokenizer, str(tmp_path / "own.jinja"))
+    assert tokenizer.chat_template == before
+
+
+def test_a_template_that_is_neither_known_nor_a_file_is_named(tokenizer):
+    with pytest.raises(UsageError, match="'alpca' is none of auto, chat, alpaca, plain"):
+        renderer_for(tokenizer, "alpca")
+    with pytest.raises(InputError, match=r"none\.jinja: no such file"):
+        renderer_for(tokenizer, "none.jinja")
+
+
+def test_exchanges_add_up_to_the_template_applied_to_all_turns(tokenizer):
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "user", "content": "Bye"},
+        {"role": "assistant", "content": "Ciao"},
+    ]
+    exchanges = renderer_for(tokenizer, "chat").exchanges(messages)
+    assert [answer for _, answer in exchanges] == ["Hello<|im_end|>", "Ciao<|im_end|>"]
+    whole = tokenizer.apply_chat_template(messages, tokenize=False)
+    assert "".join(map("".join, exchanges)) + "\n" == whole
+
+
+def test_plain_is_the_texts_as_they_stand(tokenizer, bos_tokenizer):
+    renderer = renderer_for(tokenizer, "plain")
+    assert (renderer.prompt("2+2=", ""), renderer.completion("2+2=", "", " 4")) == ("2+2=", " 4<|im_end|>")
+    assert renderer_for(bos_tokenizer, "plain").prompt("2+2=", "") == "<s>2+2="
 
 
 # -- hash --------------------------------------------------------------------------------------------------------------

@@ -535,9 +535,19 @@ def test_parquet(tmp_path):
 
     rows = [{"question": "Q?", "choices": {"text": ["x", "y"], "label": ["A", "B"]}}] * 3
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "arc.parquet", row_group_size=2)
-    data = read_labelled(str(tmp_path / "arc.parquet"))
-    assert data.n_rows == 3
-    assert [(row.line, row.column("choices.text")) for row in data] == [(n, ["x", "y"]) for n in (1, 2, 3)]
+    with gzip.open(tmp_path / "arc.parquet.gz", "wb") as file:
+        file.write((tmp_path / "arc.parquet").read_bytes())
+    for name in ("arc.parquet", "arc.parquet.gz"):
+        data = read_labelled(str(tmp_path / name))
+        assert data.n_rows == 3
+        assert [(row.line, row.column("choices.text")) for row in data] == [(n, ["x", "y"]) for n in (1, 2, 3)]
+
+
+def test_json_lists(tmp_path):
+    (tmp_path / "in.json").write_text('[{"a": 1}, {"a": 2}]')
+    rows = list(read_labelled(str(tmp_path / "in.json")))
+    assert [row.values for row in rows] == [{"a": 1}, {"a": 2}]
+    assert [row.place for row in rows] == [f"{tmp_path}/in.json[{n}]" for n in (0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -554,7 +564,9 @@ def test_parquet(tmp_path):
         ("in.csv", b"a,b\n1,2\n\xff,3\n", "in.csv:3: is not UTF-8 text"),
         ("in.parquet", b"PAR1", "in.parquet: is not Parquet"),
         ("in.txt", b"a", "in.txt: is of no kind that is read"),
-        ("in.json", b"[]", "is of no kind that is read"),
+        ("in.json", b"[]", "in.json: holds no row"),
+        ("in.json", b"{}", "in.json: must be a list of rows"),
+        ("in.json", b"[{}, 1]", "in.json[1]: must be a JSON object"),
     ],
 )
 def test_broken_files(tmp_path, name, content, message):
