@@ -113,9 +113,10 @@ def _parsed_json(text: str, path: Path, line: int | None = None) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
+        is_lines = line is None and error.msg == "Extra data"
         raise InputError(
-            f"is not valid JSON ({error.msg}, column {error.colno})",
-            path=path, line=line or error.lineno, remedy="mend or remove the line",
+            f"is not valid JSON ({error.msg}, column {error.colno})", path=path, line=line or error.lineno,
+            remedy="name it .jsonl if each line is an object" if is_lines else "mend or remove the line",
         ) from error  # fmt: skip
     except (RecursionError, ValueError) as error:  # nested thousands deep; a number of thousands of digits
         raise InputError(f"is no JSON that can be read ({error})", path=path, line=line) from error

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -85,25 +81,20 @@ def test_a_pipe_gets_the_same_in_plain_text(model: Path, data: list[Path], capsy
 
 
 @pytest.mark.parametrize("no_color", [False, True])
-def test_a_terminal_gets_colours_unless_it_wants_none(model: Path, data: list[Path], no_color: bool) -> None:
-    leader, follower = pty.openpty()
-    environment = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
-    environment |= {"TERM": "xterm-256color"} | ({"NO_COLOR": "1"} if no_color else {})
-    with subprocess.Popen(
-        [sys.executable, "-m", "finetune", "inspect", "--data", data[1], "--model", model, "--rows", "1"],
-        stdout=follower, cwd=ROOT, env=environment,
-    ) as process:  # fmt: skip
-        os.close(follower)
-        output = b""
-        try:
-            while block := os.read(leader, 1 << 16):
-                output += block
-        except OSError:  # the other end is closed
-            pass
-    os.close(leader)
-    assert process.returncode == 0
-    assert (b"\x1b[32m" in output) != no_color  # green for what is learnt
-    assert b"learnt" in output
+def test_a_terminal_gets_colours_unless_it_wants_none(
+    model: Path, data: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_color: bool
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # counts as a terminal
+    monkeypatch.setenv("TERM", "xterm-256color")
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    command = ["inspect", "--data", str(data[1]), "--model", str(model), "--rows", "1"]
+    assert run_program(GROUP, "finetune", command) == 0
+    out = capsys.readouterr().out
+    assert ("\x1b[32mlearnt" in out) != no_color  # green
+    assert ("\x1b[1;35m«<|im_end|>»" in out) != no_color  # bold magenta
+    assert "learnt" in out
 
 
 def test_held_out_tasks_are_reported_by_place(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

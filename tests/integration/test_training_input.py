@@ -53,6 +53,8 @@ CASES: dict[str, tuple[Files, list[str], str]] = {
     "an empty file": ({"a.jsonl": b""}, [], r"a\.jsonl: holds no row\. Give"),
     "blank lines": ({"a.jsonl": b"\n \n"}, [], r"a\.jsonl: holds no row\. Give"),
     "no list": ({"a.json": b"{}"}, ["a.json"], r"a\.json: must be a list of rows\. Write"),
+    "JSON lines named .json": ({"a.json": lines(ROW, ROW)}, ["a.json"],
+                               r"a\.json:2: is not valid JSON .*Name it \.jsonl"),
     "an empty list": ({"a.json": b"[]"}, ["a.json"], r"a\.json: holds no row\. Give"),
     "a list of texts": ({"a.json": b'[{"prompt": "a", "completion": "b"}, "x"]'}, ["a.json"],
                         r"a\.json\[1\]: must be a JSON object\. Write"),
