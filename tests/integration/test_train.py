@@ -134,14 +134,13 @@ def test_a_step_is_the_same_however_it_is_divided(model: Path, rows: Path, tmp_p
     # 8 rows in steps of 3: the last step of an epoch has 2 rows; the answers differ in length, so rows do not weigh
     # the same.
     summaries = {}
-    for micro_batch_size in (1, 3):
-        out = tmp_path / str(micro_batch_size)
+    for pack_length in (0, 512):
+        out = tmp_path / str(pack_length)
         config = TrainConfig(
-            data=[rows], model=str(model), out=out, batch_size=3, micro_batch_size=micro_batch_size, epochs=2,
-            learning_rate=1e-2,
-        )  # fmt: skip
-        summaries[micro_batch_size] = train(config)
-    one, three = metrics(tmp_path / "1"), metrics(tmp_path / "3")
+            data=[rows], model=str(model), out=out, batch_size=3, pack_length=pack_length, epochs=2, learning_rate=1e-2
+        )
+        summaries[pack_length] = train(config)
+    one, three = metrics(tmp_path / "0"), metrics(tmp_path / "512")
     assert [line["step"] for line in one] == [1, 2, 3, 4, 5, 6]
     for name in ("loss", "grad_norm"):
         assert [line[name] for line in one] == pytest.approx([line[name] for line in three], rel=1e-4)
@@ -255,7 +254,6 @@ def test_other_settings_and_other_data_are_refused_by_name(model: Path, rows: Pa
         ({}, {"eval_data": "none.jsonl"}, r"none\.jsonl: no such file"),
         ({}, {"include_seeds": True, "seeds": "none.jsonl"}, r"none\.jsonl: no such file"),
         ({}, {"model": "no/such/model"}, "no/such/model"),
-        ({}, {"batch_size": 8, "micro_batch_size": 3}, "not divisible by --micro-batch-size 3"),
         ({}, {"max_length": 8}, "no row is left to train on: 8 too_long"),
         ({}, {"report_to": "trackio"}, "needs the package trackio"),
     ],
@@ -355,7 +353,7 @@ def test_a_training_stopped_after_its_last_step_is_not_trained_again(model: Path
     summary = train(resumable(model, rows, whole))
     out.mkdir()
     (out / ".adapter.partial").write_text("a file in the way of the folder that is to be written")
-    with pytest.raises(ValueError, match="should be a directory"):
+    with pytest.raises(OSError):
         train(resumable(model, rows, out))
     logged = (out / "metrics.jsonl").read_bytes()
     (out / ".adapter.partial").unlink()

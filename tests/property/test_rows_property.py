@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from finetune.rows import InstructionRow, encode
-from finetune.trainer import IGNORED, collate
+from finetune.packing import collate
+from finetune.rows import IGNORED
 from selfinstruct.render import renderer_for
 from tests.tiny import build_tiny_llama
 

@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from finetune.rows import TrainingRow
-from finetune.trainer import IGNORED, collate
+from finetune.packing import collate
+from finetune.rows import IGNORED
 from tests.tiny import build_tiny_llama
 
 EOS = 1  # <|im_end|>, which is the padding token of the tiny model as well
