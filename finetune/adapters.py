@@ -52,7 +52,7 @@ def with_adapter(model: torch.nn.Module, config: TrainConfig) -> PeftModel:
         # PEFT still asks for a property that transformers has renamed.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         try:
-            adapted = get_peft_model(model, adapters)  # type: ignore[arg-type]
+            adapted = get_peft_model(model, adapters)
         except ValueError as error:
             raise UsageError(f"--target-modules {config.target_modules}: {str(error).splitlines()[0]}") from error
     # A set in PEFT; sorted, adapter_config.json is the same whenever the training is.

@@ -38,8 +38,8 @@ from selfinstruct.files import (
 
 logger = logging.getLogger(__name__)
 
-# What may differ when a training is resumed; data and model are compared by their hashes, and
-# how a step is divided changes nothing but roundings.
+# What may differ when a training is resumed: data and model are compared by their hashes, and how a step is divided
+# changes nothing but roundings.
 FREE_SETTINGS = frozenset(
     {
         "data", "seeds", "eval_data", "out", "model", "threads", "report_to", "dry_run", "probe_steps", "pack_length",
@@ -194,7 +194,9 @@ class TrainingFolder:
 
     def _steps(self) -> list[int]:
         """Steps that have a complete checkpoint, newest first."""
-        return sorted((int(found.name.removeprefix("step-")) for found in self.checkpoints.glob("step-*")), reverse=True)
+        return sorted(
+            (int(found.name.removeprefix("step-")) for found in self.checkpoints.glob("step-*")), reverse=True
+        )
 
     def last_checkpoint(self) -> tuple[int, Path] | None:
         """(steps done, folder) of the newest checkpoint that is as it was written.

@@ -132,9 +132,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(source.location, **_safe_options(source))
 
 
-def load_model(
-    source: ModelSource, *, dtype: torch.dtype | None = None, quantization: Any = None
-) -> PreTrainedModel:
+def load_model(source: ModelSource, *, dtype: torch.dtype | None = None, quantization: Any = None) -> PreTrainedModel:
     """Load a causal language model in evaluation mode, into the memory of the CPU.
 
     Its `name_or_path` is the public name, so that what PEFT writes about its base holds no local path.

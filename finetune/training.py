@@ -93,7 +93,7 @@ def train(config: TrainConfig) -> TrainSummary | TrainPlan:
         return summary
 
     from finetune.adapters import save_adapter
-    from finetune.trainer import fit
+    from finetune.fitting import fit
 
     with ExitStack() as stack:
 
