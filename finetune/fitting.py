@@ -89,7 +89,7 @@ def fit(
     checkpoint = folder.last_checkpoint()
     done = checkpoint[0] if checkpoint else 0
     # Making the arguments joins the processes, so that all have looked at the folder when the first one writes.
-    arguments = _arguments(config, folder, steps, evaluates=bool(data.eval_rows), resumes=bool(checkpoint))
+    arguments = make_arguments(config, folder, steps, evaluates=bool(data.eval_rows), resumes=bool(checkpoint))
     with _memory_errors():
         trainer = make_trainer(config, source, data, batching, steps, arguments)
     is_main = arguments.process_index == 0
@@ -213,9 +213,21 @@ def _memory_errors() -> Iterator[None]:
         raise Error(f"out of memory; {SMALLER}") from error
 
 
-def _arguments(
+def make_arguments(
     config: TrainConfig, folder: TrainingFolder, steps: int, *, evaluates: bool, resumes: bool
 ) -> TrainingArguments:
+    """Trainer's own settings.
+
+    Args:
+        config: All settings.
+        folder: Where to write.
+        steps: Optimizer steps of the whole training.
+        evaluates: Whether there are evaluation rows.
+        resumes: Whether the base model was evaluated before.
+
+    Raises:
+        UsageError: When something that is asked for cannot be had here.
+    """
     on_gpu = torch.cuda.is_available()
     if config.report_to == "tensorboard":
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.path / "tensorboard"))

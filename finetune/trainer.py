@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any, TypeVar
 
 import torch
-from accelerate.utils import DistributedType
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
@@ -63,6 +63,12 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         self.gradient_checkpointing = False
         self.tokens = self.supervised_tokens = 0
 
+    def _prepare_for_training(self, *arguments: Any) -> Any:
+        with warnings.catch_warnings():
+            # accelerate has no other name for it yet.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            return super()._prepare_for_training(*arguments)
+
     def get_train_dataloader(self) -> DataLoader[Step]:
         """One step an item, the same on all processes: each takes its share in `training_step`."""
         return DataLoader(self.train_dataset, batch_size=1, collate_fn=itemgetter(0))
@@ -97,7 +103,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
             return total
 
         loss = self._within_memory(inputs.rows, run)
-        if self.accelerator.distributed_type in (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        if self.args.world_size > 1 and not self.is_fsdp_enabled:
             self._average_gradients()
         return loss
 

@@ -10,7 +10,7 @@ import math
 import os
 import platform
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
@@ -44,6 +44,10 @@ class TrainPlan:
     Attributes:
         steps: Optimizer steps, over all epochs.
         tokens, supervised_tokens: Of one epoch.
+        parameters: Of the base model.
+        memory_bytes: Estimate for one device (see `finetune.plan.Memory`): weights, adapter, optimizer, activations,
+            total.
+        tokens_per_s, training_s: From a probe of a few steps; None without one.
     """
 
     rows_used: int
@@ -53,7 +57,11 @@ class TrainPlan:
     steps: int
     tokens: int
     supervised_tokens: int
+    parameters: int
     trainable_parameters: int
+    memory_bytes: dict[str, int]
+    tokens_per_s: float | None
+    training_s: float | None
     template: str
     template_sha256: str
 
@@ -85,7 +93,7 @@ def train(config: TrainConfig) -> TrainSummary | TrainPlan:
     steps = _steps(config, len(data.rows))
 
     if config.dry_run:
-        return _plan(config, source, renderer, data, steps)
+        return _plan(config, source, renderer, data, batching, steps)
     record = _record(config, source, renderer, batching, data)
     folder.check(record)
     if summary := folder.finished():
@@ -150,10 +158,17 @@ def describe(result: TrainSummary | TrainPlan) -> str:
         f"{result.rows_used} rows{dropped}; {result.steps} steps; {result.trainable_parameters:,} trainable parameters"
     )
     if isinstance(result, TrainPlan):
+        memory = ", ".join(f"{name} {n / 1e9:.2f}" for name, n in result.memory_bytes.items())
+        pace = (
+            "time unknown; --probe-steps 5 measures it"
+            if result.training_s is None
+            else f"{result.tokens_per_s:.0f} tokens/s in a probe, so about {result.training_s / 60:.1f} minutes"
+        )
         return (
             f"would train on {rows}\n"
             f"{result.tokens:,} tokens an epoch, {result.supervised_tokens:,} of them supervised; "
-            f"{result.eval_rows} evaluation rows; template {result.template} ({result.template_sha256[:16]})"
+            f"{result.eval_rows} evaluation rows; template {result.template} ({result.template_sha256[:16]})\n"
+            f"base model of {result.parameters:,} parameters; about, in GB: {memory}\n{pace}"
         )
     evaluation = (
         ""
@@ -186,9 +201,18 @@ def _steps(config: TrainConfig, n_rows: int) -> int:
     return min(steps, config.max_steps or steps)
 
 
-def _plan(config: TrainConfig, source: ModelSource, renderer: Renderer, data: TrainingData, steps: int) -> TrainPlan:
-    from finetune.adapters import empty_model, n_trainable, with_adapter
+def _plan(
+    config: TrainConfig,
+    source: ModelSource,
+    renderer: Renderer,
+    data: TrainingData,
+    batching: BatchingRecord,
+    steps: int,
+) -> TrainPlan:
+    from finetune.plan import probe, size
 
+    sizes = size(config, source, data, batching, steps)
+    probed = probe(config, source, data, batching, steps)
     return TrainPlan(
         rows_used=len(data.rows),
         rows_dropped=dict(data.dropped),
@@ -197,7 +221,11 @@ def _plan(config: TrainConfig, source: ModelSource, renderer: Renderer, data: Tr
         steps=steps,
         tokens=sum(len(row.input_ids) for row in data.rows),
         supervised_tokens=sum(row.supervised_tokens for row in data.rows),
-        trainable_parameters=n_trainable(with_adapter(empty_model(source), config)),
+        parameters=sizes.parameters,
+        trainable_parameters=sizes.trainable_parameters,
+        memory_bytes={**asdict(sizes.memory), "total": sizes.memory.total},
+        tokens_per_s=probed.tokens_per_s if probed else None,
+        training_s=probed.training_s if probed else None,
         template=renderer.name,
         template_sha256=renderer.sha256,
     )
