@@ -80,8 +80,7 @@ def train(config: TrainConfig) -> TrainSummary | TrainPlan:
         Interrupted: After SIGINT or SIGTERM; a checkpoint is kept.
         Error: When the training diverged, or left the adapter as it was.
     """
-    if config.report_to != "none" and find_spec(config.report_to) is None:
-        raise UsageError(f"--report-to {config.report_to} needs the package {config.report_to}: pip install it")
+    _check_packages(config)
     folder = TrainingFolder(config.out)
     folder.check_place()
     batching = _batching(config)
@@ -179,6 +178,22 @@ def describe(result: TrainSummary | TrainPlan) -> str:
         f"trained on {rows}\n{evaluation}"
         f"training loss {result.train_loss:.4f}; {result.tokens_per_s:.0f} tokens/s, {result.elapsed_s:.0f} s"
     )
+
+
+def _check_packages(config: TrainConfig) -> None:
+    """Make sure that what the settings need beyond the usual is installed.
+
+    Raises:
+        UsageError: Naming the package.
+    """
+    needed = {
+        f"--report-to {config.report_to}": config.report_to if config.report_to != "none" else None,
+        f"--quantize {config.quantize}": "bitsandbytes" if config.quantize != "none" else None,
+        f"--liger {config.liger}": "liger_kernel" if config.liger == "on" else None,
+    }
+    for option, package in needed.items():
+        if package and find_spec(package) is None:
+            raise UsageError(f"{option} needs the package {package}: pip install {package.replace('_', '-')}")
 
 
 def _batching(config: TrainConfig) -> BatchingRecord:
