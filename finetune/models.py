@@ -278,7 +278,7 @@ def _reading(source: ModelSource, what: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if isinstance(error, MemoryError) or _is_out_of_space(error):
+            if _is_out_of_memory(error) or _is_out_of_space(error):
                 raise
             raise _unreadable(source, what, _short(error)) from error
 
@@ -358,6 +358,12 @@ def _convert(gguf: Path, sha256: str, folder: Path) -> None:
         if isinstance(error, Error | OSError):
             raise
         raise InputError(f"cannot be converted: {_short(error)}", path=gguf) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Also by torch's text: on a CPU it has no type of its own for this."""
+    said = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
 
 
 def _is_out_of_space(error: Exception) -> bool:

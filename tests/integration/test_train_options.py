@@ -144,13 +144,18 @@ def test_point_14_checkpointing_changes_no_loss_and_leaves_no_layer_out(config: 
     assert all(weight.any() for weight in learnt.values())
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_point_16_what_is_compiled_is_what_is_trained(config: TrainConfig, tmp_path: Path) -> None:
     from torch._dynamo.utils import counters
 
     trained(config, out=tmp_path / "plain", max_steps=3)
+    torch.compiler.set_default_backend("aot_eager")  # traced and cut into graphs alike, without a minute of C++
     counters.clear()
-    torch._dynamo.reset()
-    trained(config, out=tmp_path / "compiled", max_steps=3, compile=True)
+    try:
+        trained(config, out=tmp_path / "compiled", max_steps=3, compile=True)
+    finally:
+        torch.compiler.set_default_backend("inductor")
     assert counters["stats"]["calls_captured"] > 10
     assert column(tmp_path / "compiled", "loss") == pytest.approx(column(tmp_path / "plain", "loss"), rel=1e-4)
 
@@ -186,7 +191,7 @@ def test_point_10_a_quantised_base_learns(config: TrainConfig) -> None:
 def evaluated(config: TrainConfig, tmp_path: Path) -> TrainConfig:
     # Fast enough to learn the rows by heart, and so to get worse on others.
     held = write(tmp_path / "eval.jsonl", EVAL_ROWS)
-    return but(config, eval_data=held, eval_steps=2, epochs=30, learning_rate=0.1, save_steps=7)
+    return but(config, eval_data=held, eval_steps=2, epochs=30, learning_rate=0.1, save_steps=7, warmup_ratio=0)
 
 
 def test_a_training_that_does_not_get_better_stops(evaluated: TrainConfig) -> None:
@@ -238,10 +243,10 @@ def unfinished(config: TrainConfig) -> list[Path]:
     """Train up to the last moment, so that the checkpoints stay; oldest first."""
     config.out.mkdir()
     (config.out / ".adapter.partial").write_text("in the way")
-    with pytest.raises(OSError, match="adapter.partial"):
+    with pytest.raises(OSError, match=r"adapter\.partial"):
         train(config)
     (config.out / ".adapter.partial").unlink()
-    return sorted((config.out / "checkpoints").iterdir(), key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted((config.out / "checkpoints").glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed", "missing"])
@@ -284,7 +289,8 @@ def test_point_12_a_training_killed_while_it_saves_goes_on_to_the_same_bytes(
     partial, killed = config.out / "checkpoints" / ".partial", 0
     for at in (6, 20):
         process = started(config)
-        wait_for(lambda at=at: (partial / f"checkpoint-{at}").exists() or process.poll() is not None, pause_s=0.0002)
+        saving = partial / f"checkpoint-{at}"
+        wait_for(lambda saving=saving, process=process: saving.exists() or process.poll() is not None, pause_s=0.0002)
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
