@@ -48,28 +48,54 @@ class TrainConfig(Config):
     rank: int = Field(16, ge=1, description="Rank of the adapters.")
     alpha: float = Field(32, gt=0, description="Scale of the adapters; they are multiplied by alpha / rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the adapters.")
+    target_modules: str = Field(
+        "all-linear", min_length=1, description="Layers with adapters: all-linear, or names such as q_proj,v_proj."
+    )
+    rslora: bool = Field(False, description="Multiply the adapters by alpha / sqrt(rank) (rsLoRA, for high ranks).")
+    dora: bool = Field(False, description="Learn magnitudes apart from directions (DoRA; slower).")
+    quantize: Literal["none", "nf4"] = Field(
+        "none", description="Hold the base model in 4 bits (QLoRA); needs bitsandbytes. Saves memory, costs time."
+    )
 
     epochs: float = Field(3, gt=0, description="Passes over the rows.")
     max_steps: int | None = Field(None, ge=1, description="Most optimizer steps, if the epochs take more.")
     batch_size: int = Field(8, ge=1, description="Rows in an optimizer step, over all devices.")
-    micro_batch_size: int | None = Field(
+    pack_length: int | None = Field(
         None,
-        ge=1,
-        description="Rows in one forward pass of a device. Default on a CPU 1, which needs no padding; on a GPU all.",
+        ge=0,
+        description="Most tokens in a forward pass, in which rows stand together without seeing each other; 0 is one "
+        "row at a time. Less is tried by itself where memory runs out. Default on a CPU 0, on a GPU 4096.",
     )
     learning_rate: float = Field(2e-4, gt=0, description="Highest learning rate.")
-    schedule: Literal["constant", "cosine"] = Field("constant", description="Learning rate after the warm-up.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="Learning rate after the warm-up: as it is, or down to 0."
+    )
     warmup_ratio: float = Field(0.03, ge=0, lt=1, description="Share of the steps in which the rate rises from 0.")
     seed: int = Field(0, ge=0, description="Seed of initialisation, order, dropout and --eval-fraction.")
+
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations twice to hold fewer; done by itself where memory runs out."
+    )
+    compile: bool = Field(False, description="Compile the layers: a minute at the start, then some percent faster.")
+    liger: Literal["auto", "on", "off"] = Field(
+        "auto", description="Liger's kernels; auto is wherever they are installed and know the model."
+    )
 
     log_steps: int = Field(1, ge=1, description="Write a line of metrics every N steps.")
     save_steps: int = Field(50, ge=1, description="Write a checkpoint every N steps.")
     eval_steps: int | None = Field(None, ge=1, description="Evaluate every N steps, not only before and after.")
+    patience: int | None = Field(
+        None, ge=1, description="Stop after N evaluations in a row without a lower loss than before."
+    )
+    keep: Literal["last", "best"] = Field("last", description="Which adapter is the result; best by evaluation loss.")
     report_to: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
         "none", description="Tracker that gets the metrics as well."
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; default as many as there are cores.")
     dry_run: bool = Field(False, description="Check all inputs, say what would be trained, and end.")
+    probe_steps: int | None = Field(
+        None, ge=2, description="With --dry-run: train N steps without keeping them, to say how long all would take."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
@@ -77,6 +103,10 @@ class TrainConfig(Config):
             raise ValueError("--eval-data and --eval-fraction exclude each other; give one of them")
         if self.eval_steps and not (self.eval_data or self.eval_fraction):
             raise ValueError("--eval-steps needs --eval-data or --eval-fraction")
+        if (self.patience or self.keep == "best") and not self.eval_steps:
+            raise ValueError("--patience and --keep best need --eval-steps")
+        if self.probe_steps and not self.dry_run:
+            raise ValueError("--probe-steps needs --dry-run")
         if self.seeds and not self.include_seeds:
             raise ValueError("--seeds needs --include-seeds")
         if self.weights and len(self.weights) != len(self.data):

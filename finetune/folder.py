@@ -2,16 +2,20 @@
 
 train.toml           what was asked for and from what; written first
 metrics.jsonl        one object a logged step
-checkpoints/step-N   complete ones only; gone once the training is finished
+checkpoints/step-N   complete ones only, each with its hashes: the last two, and the best if that is to be kept; gone
+                     once the training is finished
+.lock                held by the process that writes here
 adapter/             the result
 summary.json         written last: a folder with a summary is finished
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +23,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from selfinstruct.errors import InputError, UsageError
 from selfinstruct.files import (
+    hold,
     read_json,
     read_jsonl,
     read_toml,
+    sha256_file,
     to_json_line,
     to_toml,
     validate,
@@ -30,8 +36,18 @@ from selfinstruct.files import (
     write_text,
 )  # fmt: skip
 
-# What may differ when a training is resumed; data and model are compared by their hashes.
-FREE_SETTINGS = frozenset({"data", "seeds", "eval_data", "held_out", "out", "model", "threads", "report_to", "dry_run"})
+logger = logging.getLogger(__name__)
+
+# What may differ when a training is resumed: data and model are compared by their hashes, and how a step is divided
+# changes nothing but roundings.
+FREE_SETTINGS = frozenset(
+    {
+        "data", "seeds", "eval_data", "held_out", "out", "model", "threads", "report_to", "dry_run", "probe_steps", "pack_length",
+        "gradient_checkpointing", "compile", "liger",
+    }
+)  # fmt: skip
+# A checkpoint's own list of its files, in the form of sha256sum; written last.
+SUMS = "SHA256SUMS"
 
 
 class _Record(BaseModel):
@@ -74,8 +90,7 @@ class BatchingRecord(_Record):
     """How an optimizer step was divided."""
 
     processes: int
-    micro_batch_size: int
-    accumulation_steps: int
+    pack_length: int = Field(description="Most tokens of a forward pass; 0 is one row at a time.")
 
 
 class TrainRecord(_Record):
@@ -99,17 +114,20 @@ class TrainSummary(_Record):
     rows_dropped: dict[str, int] = Field(description="Reason to number of rows.")
     eval_rows: int
     eval_rows_dropped: dict[str, int]
-    steps: int
+    steps: int = Field(description="Optimizer steps made; fewer than planned if the training stopped early.")
+    kept_step: int = Field(description="Step that the adapter is from.")
     tokens: int = Field(description="Tokens trained on, without padding, over all epochs.")
     supervised_tokens: int
     trainable_parameters: int
     train_loss: float = Field(description="Mean over all steps.")
     eval_loss_before: float | None = Field(description="Of the base model, on the evaluation rows.")
-    eval_loss: float | None
+    eval_loss: float | None = Field(description="Of the adapter that was kept.")
     tokens_per_s: float
     supervised_tokens_per_s: float
     mfu: float | None = Field(description="Share of the device's peak, 0 to 1; null where the peak is unknown.")
     elapsed_s: float = Field(description="Seconds of training, without loading, evaluation and checkpoints.")
+    pack_length: int = Field(description="Most tokens of a forward pass at the end; memory that ran out lowers it.")
+    gradient_checkpointing: bool = Field(description="At the end; memory that ran out turns it on.")
     template_sha256: str
 
 
@@ -160,10 +178,62 @@ class TrainingFolder:
         """The summary of a finished training."""
         return validate(TrainSummary, read_json(self.summary), path=self.summary) if self.summary.exists() else None
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the folder for this process.
+
+        Raises:
+            UsageError: When another process trains here.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = self.path / ".lock"
+        with open(lock, "a") as file:
+            hold(file, self.path)
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+
+    def checkpoint(self, step: int) -> Path:
+        """Folder of the checkpoint of a step."""
+        return self.checkpoints / f"step-{step}"
+
+    def _steps(self) -> list[int]:
+        """Steps that have a complete checkpoint, newest first."""
+        return sorted(
+            (int(found.name.removeprefix("step-")) for found in self.checkpoints.glob("step-*")), reverse=True
+        )
+
     def last_checkpoint(self) -> tuple[int, Path] | None:
-        """(steps done, folder) of the newest complete checkpoint."""
-        found = [(int(folder.name.removeprefix("step-")), folder) for folder in self.checkpoints.glob("step-*")]
-        return max(found, default=None)
+        """(steps done, folder) of the newest checkpoint that is as it was written.
+
+        Raises:
+            InputError: When there are checkpoints and all of them are damaged.
+        """
+        damages = []
+        for step in self._steps():
+            damage = damaged_file(self.checkpoint(step))
+            if damage is None:
+                return step, self.checkpoint(step)
+            logger.warning("%s is damaged; going on from an older checkpoint", damage)
+            damages.append(damage)
+        if damages:
+            raise InputError(
+                "is damaged, and there is no older checkpoint", path=damages[-1],
+                remedy=f"get it back, or remove {self.checkpoints} to train from the start",
+            )  # fmt: skip
+        return None
+
+    def eval_loss_before(self, step: int) -> float | None:
+        """Evaluation loss of the base model, from the checkpoint of a step."""
+        history = read_json(self.checkpoint(step) / "trainer_state.json")["log_history"]
+        return next((float(entry["eval_loss"]) for entry in history if "eval_loss" in entry), None)
+
+    def best_step(self, lines: Sequence[Mapping[str, Any]]) -> int | None:
+        """Step with the lowest evaluation loss, among those logged that are still here or just being saved."""
+        evaluated = [(line["eval_loss"], line["step"]) for line in lines if "eval_loss" in line]
+        there = {*self._steps(), lines[-1]["step"] if lines else 0}
+        return min(((loss, step) for loss, step in evaluated if step in there), default=(0.0, None))[1]
 
     def start(self, record: TrainRecord) -> None:
         """Record a new training."""
@@ -173,12 +243,22 @@ class TrainingFolder:
         """Remove what a killed process left half-written."""
         shutil.rmtree(self.partial, ignore_errors=True)
 
-    def publish_checkpoint(self, partial: Path, step: int) -> None:
-        """Make a completely written checkpoint the newest one, and remove older ones."""
-        publish(partial, self.checkpoints / f"step-{step}")
-        for folder in self.checkpoints.glob("step-*"):
-            if folder.name != f"step-{step}":
-                shutil.rmtree(folder)
+    def publish_checkpoint(self, partial: Path, step: int, best: int | None = None) -> None:
+        """Make a completely written checkpoint the newest one; of the older ones keep one, and the best.
+
+        Args:
+            partial: Where it was written.
+            step: Optimizer steps behind it.
+            best: Step of another checkpoint to keep.
+        """
+        files = sorted(file for file in partial.rglob("*") if file.is_file())
+        sums = "".join(f"{sha256_file(file)}  {file.relative_to(partial)}\n" for file in files)
+        write_text(partial / SUMS, sums)
+        publish(partial, self.checkpoint(step))
+        steps = self._steps()
+        kept = {*[old for old in steps if old <= step][:2], best}
+        for old in set(steps) - kept:
+            shutil.rmtree(self.checkpoint(old))
 
     def finish(self, summary: TrainSummary) -> None:
         """Write the summary, which marks the training as finished, and drop the checkpoints."""
@@ -210,15 +290,36 @@ class TrainingFolder:
             file.write(to_json_line(line) + "\n")
 
 
+def damaged_file(checkpoint: Path) -> Path | None:
+    """The first file of a checkpoint that is missing or not as it was written."""
+    sums = checkpoint / SUMS
+    if not sums.is_file():
+        return sums
+    for line in sums.read_text(encoding="utf-8", errors="replace").splitlines():
+        expected, _, name = line.partition("  ")
+        file = checkpoint / name
+        if not file.is_file() or sha256_file(file) != expected:
+            return file
+    return None
+
+
 def publish(partial: Path, final: Path) -> None:
     """Rename a completely written folder into place, so that it appears whole and on disk or not at all."""
-    for file in partial.rglob("*"):
-        if file.is_file():
-            with open(file, "rb") as written:
-                os.fsync(written.fileno())
+    for path in (*partial.rglob("*"), partial):
+        _sync(path)
     if final.exists():
         shutil.rmtree(final)
     partial.replace(final)
+    _sync(final.parent)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file or a folder is on disk."""
+    written = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(written)
+    finally:
+        os.close(written)
 
 
 def differences(recorded: TrainRecord, now: TrainRecord) -> list[str]:
@@ -247,5 +348,4 @@ def _identity(record: TrainRecord) -> dict[str, Any]:
         "template": record.template.sha256[:16],
         **files,
         "processes": record.batching.processes,
-        "rows in a forward pass": record.batching.micro_batch_size,
     }

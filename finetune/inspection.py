@@ -120,7 +120,7 @@ def inspect(config: InspectConfig) -> Inspection:
     renderer = renderer_for(tokenizer, "alpaca" if has_no_chat_template else config.template)
     data = prepare(config, renderer, tokenizer)
 
-    from finetune.trainer import empty_model, with_adapter
+    from finetune.adapters import empty_model, with_adapter
 
     layers = _layers(with_adapter(empty_model(source), config))
     return Inspection(

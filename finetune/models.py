@@ -130,7 +130,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(source.location, **_safe_options(source))
 
 
-def load_model(source: ModelSource, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
+def load_model(source: ModelSource, *, dtype: torch.dtype | None = None, quantization: Any = None) -> PreTrainedModel:
     """Load a causal language model in evaluation mode, into the memory of the CPU.
 
     Its `name_or_path` is the public name, so that what PEFT writes about its base holds no local path.
@@ -139,6 +139,7 @@ def load_model(source: ModelSource, *, dtype: torch.dtype | None = None) -> PreT
         source: From `resolve`.
         dtype: Of the weights; default fp32 on a CPU (bf16 is emulated on most, several times slower), bf16 where a
             CUDA device computes in it.
+        quantization: A `BitsAndBytesConfig`; such a model is loaded onto this process's device at once.
 
     Raises:
         InputError: When a folder's files are missing, broken, incomplete or of an unknown architecture.
@@ -150,10 +151,14 @@ def load_model(source: ModelSource, *, dtype: torch.dtype | None = None) -> PreT
     if dtype is None:
         has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
         dtype = torch.bfloat16 if has_bf16 else torch.float32
+    options = _safe_options(source)
+    if quantization:
+        device = int(os.environ.get("LOCAL_RANK", "0")) if torch.cuda.is_available() else "cpu"
+        options |= {"quantization_config": quantization, "device_map": {"": device}}
     with _reading(source, "the model"):
         model, loaded = AutoModelForCausalLM.from_pretrained(
             source.location, dtype=dtype, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
-            **_safe_options(source),
+            **options,
         )  # fmt: skip
     # In the place of weights that are missing or misshapen, transformers goes on with random ones.
     if mismatched := sorted(name for name, *_ in loaded["mismatched_keys"]):
@@ -260,7 +265,7 @@ def _reading(source: ModelSource, what: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if isinstance(error, MemoryError) or _is_out_of_space(error):
+            if _is_out_of_memory(error) or _is_out_of_space(error):
                 raise
             raise _unreadable(source, what, _short(error)) from error
 
@@ -340,6 +345,12 @@ def _convert(gguf: Path, sha256: str, folder: Path) -> None:
         if isinstance(error, Error | OSError):
             raise
         raise InputError(f"cannot be converted: {_short(error)}", path=gguf) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Also by torch's text: on a CPU it has no type of its own for this."""
+    said = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
 
 
 def _is_out_of_space(error: Exception) -> bool:

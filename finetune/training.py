@@ -9,7 +9,8 @@ import logging
 import math
 import os
 import platform
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
@@ -30,6 +31,7 @@ from selfinstruct.errors import UsageError
 from selfinstruct.files import write_json, write_text
 from selfinstruct.render import Renderer, renderer_for
 
+GPU_PACK_LENGTH = 4096
 VERSIONED = ("selfinstruct", "torch", "transformers", "peft", "accelerate", "tokenizers")
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,10 @@ class TrainPlan:
     Attributes:
         steps: Optimizer steps, over all epochs.
         tokens, supervised_tokens: Of one epoch.
+        parameters: Of the base model.
+        memory_bytes: Estimate for one device (see `finetune.plan.Memory`): weights, adapter, optimizer, activations,
+            total.
+        tokens_per_s, training_s: From a probe of a few steps; None without one.
     """
 
     rows_used: int
@@ -51,7 +57,11 @@ class TrainPlan:
     steps: int
     tokens: int
     supervised_tokens: int
+    parameters: int
     trainable_parameters: int
+    memory_bytes: dict[str, int]
+    tokens_per_s: float | None
+    training_s: float | None
     template: str
     template_sha256: str
 
@@ -70,8 +80,7 @@ def train(config: TrainConfig) -> TrainSummary | TrainPlan:
         Interrupted: After SIGINT or SIGTERM; a checkpoint is kept.
         Error: When the training diverged, or left the adapter as it was.
     """
-    if config.report_to != "none" and find_spec(config.report_to) is None:
-        raise UsageError(f"--report-to {config.report_to} needs the package {config.report_to}: pip install it")
+    _check_packages(config)
     folder = TrainingFolder(config.out)
     folder.check_place()
     batching = _batching(config)
@@ -80,52 +89,64 @@ def train(config: TrainConfig) -> TrainSummary | TrainPlan:
     has_no_chat_template = config.template == "auto" and not tokenizer.chat_template
     renderer = renderer_for(tokenizer, "alpaca" if has_no_chat_template else config.template)
     data = prepare(config, renderer, tokenizer)
-    steps = _steps(config, len(data.rows), batching)
+    steps = _steps(config, len(data.rows))
 
     if config.dry_run:
-        return _plan(config, source, renderer, data, steps)
+        return _plan(config, source, renderer, data, batching, steps)
     record = _record(config, source, renderer, batching, data)
     folder.check(record)
     if summary := folder.finished():
         logger.warning("%s holds this training already, finished", config.out)
         return summary
 
-    from finetune.trainer import fit, save_adapter
+    from finetune.adapters import save_adapter
+    from finetune.fitting import fit
 
-    training = fit(config, source, data, batching, steps, folder, begin=lambda: folder.start(record))
-    last = training.lines[-1]
-    summary = TrainSummary(
-        rows_used=len(data.rows),
-        rows_dropped=dict(data.dropped),
-        eval_rows=len(data.eval_rows),
-        eval_rows_dropped=dict(data.eval_dropped),
-        steps=steps,
-        tokens=last["tokens"],
-        supervised_tokens=last["supervised_tokens"],
-        trainable_parameters=training.trainable_parameters,
-        train_loss=training.train_loss,
-        eval_loss_before=training.eval_loss_before,
-        eval_loss=last.get("eval_loss"),
-        tokens_per_s=last["tokens"] / last["elapsed_s"],
-        supervised_tokens_per_s=last["supervised_tokens"] / last["elapsed_s"],
-        mfu=training.mfu,
-        elapsed_s=last["elapsed_s"],
-        template_sha256=renderer.sha256,
-    )
-    if _is_main_process():
-        partial = folder.path / ".adapter.partial"
-        save_adapter(training.model, tokenizer, partial)
-        write_json(
-            partial / "selfinstruct.json",
-            {
-                "template": renderer.name,
-                "template_sha256": renderer.sha256,
-                "base": {"name": record.base.public_name, "weights_sha256": record.base.weights_sha256},
-            },
+    with ExitStack() as stack:
+
+        def begin() -> None:
+            stack.enter_context(folder.held())
+            folder.check(record)  # again, now that no other process can write
+            folder.start(record)
+
+        training = fit(config, source, data, batching, steps, folder, begin)
+        last = training.lines[-1]
+        evaluated = {line["step"]: line["eval_loss"] for line in training.lines if "eval_loss" in line}
+        summary = TrainSummary(
+            rows_used=len(data.rows),
+            rows_dropped=dict(data.dropped),
+            eval_rows=len(data.eval_rows),
+            eval_rows_dropped=dict(data.eval_dropped),
+            steps=last["step"],
+            kept_step=training.step,
+            tokens=last["tokens"],
+            supervised_tokens=last["supervised_tokens"],
+            trainable_parameters=training.trainable_parameters,
+            train_loss=training.train_loss,
+            eval_loss_before=folder.eval_loss_before(last["step"]),
+            eval_loss=evaluated.get(training.step),
+            tokens_per_s=last["tokens"] / last["elapsed_s"],
+            supervised_tokens_per_s=last["supervised_tokens"] / last["elapsed_s"],
+            mfu=training.mfu,
+            elapsed_s=last["elapsed_s"],
+            pack_length=training.pack_length,
+            gradient_checkpointing=training.gradient_checkpointing,
+            template_sha256=renderer.sha256,
         )
-        write_text(partial / "README.md", card(record, summary))
-        publish(partial, folder.adapter)
-        folder.finish(summary)
+        if _is_main_process():
+            partial = folder.path / ".adapter.partial"
+            save_adapter(training.checkpoint, tokenizer, partial)
+            write_json(
+                partial / "selfinstruct.json",
+                {
+                    "template": renderer.name,
+                    "template_sha256": renderer.sha256,
+                    "base": {"name": record.base.public_name, "weights_sha256": record.base.weights_sha256},
+                },
+            )
+            write_text(partial / "README.md", card(record, summary))
+            publish(partial, folder.adapter)
+            folder.finish(summary)
     return summary
 
 
@@ -136,10 +157,17 @@ def describe(result: TrainSummary | TrainPlan) -> str:
         f"{result.rows_used} rows{dropped}; {result.steps} steps; {result.trainable_parameters:,} trainable parameters"
     )
     if isinstance(result, TrainPlan):
+        memory = ", ".join(f"{name} {n / 1e9:.2f}" for name, n in result.memory_bytes.items())
+        pace = (
+            "time unknown; --probe-steps 5 measures it"
+            if result.training_s is None
+            else f"{result.tokens_per_s:.0f} tokens/s in a probe, so about {result.training_s / 60:.1f} minutes"
+        )
         return (
             f"would train on {rows}\n"
             f"{result.tokens:,} tokens an epoch, {result.supervised_tokens:,} of them supervised; "
-            f"{result.eval_rows} evaluation rows; template {result.template} ({result.template_sha256[:16]})"
+            f"{result.eval_rows} evaluation rows; template {result.template} ({result.template_sha256[:16]})\n"
+            f"base model of {result.parameters:,} parameters; about, in GB: {memory}\n{pace}"
         )
     evaluation = (
         ""
@@ -152,39 +180,54 @@ def describe(result: TrainSummary | TrainPlan) -> str:
     )
 
 
-def _batching(config: TrainConfig) -> BatchingRecord:
-    """Divide an optimizer step among devices and forward passes.
+def _check_packages(config: TrainConfig) -> None:
+    """Make sure that what the settings need beyond the usual is installed.
 
     Raises:
-        UsageError: When it does not divide evenly.
+        UsageError: Naming the package.
     """
+    needed = {
+        f"--report-to {config.report_to}": config.report_to if config.report_to != "none" else None,
+        f"--quantize {config.quantize}": "bitsandbytes" if config.quantize != "none" else None,
+        f"--liger {config.liger}": "liger_kernel" if config.liger == "on" else None,
+    }
+    for option, package in needed.items():
+        if package and find_spec(package) is None:
+            raise UsageError(f"{option} needs the package {package}: pip install {package.replace('_', '-')}")
+
+
+def _batching(config: TrainConfig) -> BatchingRecord:
+    """How an optimizer step is divided."""
     import torch
 
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    per_device, rest = divmod(config.batch_size, processes)
-    if rest:
-        raise UsageError(f"--batch-size {config.batch_size} is not divisible by the {processes} processes")
-    micro_batch_size = config.micro_batch_size or (per_device if torch.cuda.is_available() else 1)
-    if per_device % micro_batch_size:
-        raise UsageError(
-            f"--batch-size {config.batch_size} on {processes} processes is not divisible by --micro-batch-size "
-            f"{micro_batch_size}"
-        )
+    if config.batch_size < processes:
+        raise UsageError(f"--batch-size {config.batch_size} is less than the {processes} processes; give at least that")
+    # Large enough for a GPU's matrix products; a CPU is as quick with one row, and needs less memory.
+    default = GPU_PACK_LENGTH if torch.cuda.is_available() else 0
     return BatchingRecord(
-        processes=processes, micro_batch_size=micro_batch_size, accumulation_steps=per_device // micro_batch_size
+        processes=processes, pack_length=default if config.pack_length is None else config.pack_length
     )
 
 
-def _steps(config: TrainConfig, n_rows: int, batching: BatchingRecord) -> int:
+def _steps(config: TrainConfig, n_rows: int) -> int:
     """Optimizer steps of the whole training; the last one of an epoch may have fewer rows."""
-    micro_batches = math.ceil(n_rows / (batching.micro_batch_size * batching.processes))
-    steps = math.ceil(config.epochs * math.ceil(micro_batches / batching.accumulation_steps))
+    steps = math.ceil(config.epochs * math.ceil(n_rows / config.batch_size))
     return min(steps, config.max_steps or steps)
 
 
-def _plan(config: TrainConfig, source: ModelSource, renderer: Renderer, data: TrainingData, steps: int) -> TrainPlan:
-    from finetune.trainer import trainable_parameters
+def _plan(
+    config: TrainConfig,
+    source: ModelSource,
+    renderer: Renderer,
+    data: TrainingData,
+    batching: BatchingRecord,
+    steps: int,
+) -> TrainPlan:
+    from finetune.plan import probe, size
 
+    sizes = size(config, source, data, batching, steps)
+    probed = probe(config, source, data, batching, steps)
     return TrainPlan(
         rows_used=len(data.rows),
         rows_dropped=dict(data.dropped),
@@ -193,7 +236,11 @@ def _plan(config: TrainConfig, source: ModelSource, renderer: Renderer, data: Tr
         steps=steps,
         tokens=sum(len(row.input_ids) for row in data.rows),
         supervised_tokens=sum(row.supervised_tokens for row in data.rows),
-        trainable_parameters=trainable_parameters(config, source),
+        parameters=sizes.parameters,
+        trainable_parameters=sizes.trainable_parameters,
+        memory_bytes={**asdict(sizes.memory), "total": sizes.memory.total},
+        tokens_per_s=probed.tokens_per_s if probed else None,
+        training_s=probed.training_s if probed else None,
         template=renderer.name,
         template_sha256=renderer.sha256,
     )

@@ -9,8 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +27,7 @@ from selfinstruct.errors import Error, InputError, Interrupted, UsageError
 from selfinstruct.files import read_toml
 from selfinstruct.render import renderer_for
 from tests.tiny import build_tiny_llama
-
-ROOT = Path(__file__).resolve().parents[2]
-CAPITALS = {
-    "France": "Paris", "Italy": "Rome", "Peru": "Lima", "Japan": "Tokyo", "Kenya": "Nairobi", "Cuba": "Havana",
-    "Norway": "Oslo", "Egypt": "Cairo",
-}  # fmt: skip
-ROWS = [{"instruction": f"Capital of {land}?", "input": "", "output": city} for land, city in CAPITALS.items()]
-EVAL_ROWS = [
-    {"instruction": "Capital of Spain?", "input": "", "output": "Madrid"},
-    {"instruction": "Say a long word.", "input": "in English", "output": "incomprehensibilities"},
-]
-TIMES = ("tokens_per_s", "elapsed_s")
+from tests.training import EVAL_ROWS, ROOT, ROWS, TIMES, contents, metrics, started, timeless, wait_for, write
 
 
 @pytest.fixture(scope="module")
@@ -51,30 +38,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
     return write(tmp_path / "rows.jsonl", ROWS)
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return path
-
-
-def metrics(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
-def timeless(out: Path) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key not in TIMES} for line in metrics(out)]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-
-
-def wait_for(ready: Callable[[], bool], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not ready():
-        assert time.monotonic() < deadline, "the training did not get there"
-        time.sleep(0.005)
 
 
 def mean_loss(model: torch.nn.Module, tokenizer: Any, rows: list[dict[str, Any]]) -> float:
@@ -134,14 +97,13 @@ def test_a_step_is_the_same_however_it_is_divided(model: Path, rows: Path, tmp_p
     # 8 rows in steps of 3: the last step of an epoch has 2 rows; the answers differ in length, so rows do not weigh
     # the same.
     summaries = {}
-    for micro_batch_size in (1, 3):
-        out = tmp_path / str(micro_batch_size)
+    for pack_length in (0, 512):
+        out = tmp_path / str(pack_length)
         config = TrainConfig(
-            data=[rows], model=str(model), out=out, batch_size=3, micro_batch_size=micro_batch_size, epochs=2,
-            learning_rate=1e-2,
-        )  # fmt: skip
-        summaries[micro_batch_size] = train(config)
-    one, three = metrics(tmp_path / "1"), metrics(tmp_path / "3")
+            data=[rows], model=str(model), out=out, batch_size=3, pack_length=pack_length, epochs=2, learning_rate=1e-2
+        )
+        summaries[pack_length] = train(config)
+    one, three = metrics(tmp_path / "0"), metrics(tmp_path / "512")
     assert [line["step"] for line in one] == [1, 2, 3, 4, 5, 6]
     for name in ("loss", "grad_norm"):
         assert [line[name] for line in one] == pytest.approx([line[name] for line in three], rel=1e-4)
@@ -206,19 +168,12 @@ def test_a_killed_training_goes_on_to_the_same_bytes(model: Path, rows: Path, tm
     train(resumable(model, rows, tmp_path / "whole", log_steps=4))
     out = tmp_path / "killed"
     config = resumable(model, rows, out, log_steps=4)
-    flags = [
-        f"--{name.replace('_', '-')}={value}"
-        for name, value in config.model_dump(mode="json", exclude_defaults=True, exclude={"data"}).items()
-    ]
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "scripts" / "finetune.py", "--data", rows, *flags],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    process = started(config)
     path = out / "metrics.jsonl"
     wait_for(lambda: process.poll() is not None or (path.exists() and path.read_text().count("\n") >= 8))
     process.kill()
     _, errors = process.communicate()
-    assert process.returncode == -signal.SIGKILL, errors.decode()
+    assert process.returncode == -signal.SIGKILL, errors
     step = max(int(folder.name.removeprefix("step-")) for folder in (out / "checkpoints").glob("step-*"))
     assert 14 <= step < 60
     with open(path, "a") as file:
@@ -255,7 +210,6 @@ def test_other_settings_and_other_data_are_refused_by_name(model: Path, rows: Pa
         ({}, {"eval_data": "none.jsonl"}, r"none\.jsonl: no such file"),
         ({}, {"include_seeds": True, "seeds": "none.jsonl"}, r"none\.jsonl: no such file"),
         ({}, {"model": "no/such/model"}, "no/such/model"),
-        ({}, {"batch_size": 8, "micro_batch_size": 3}, "not divisible by --micro-batch-size 3"),
         ({}, {"max_length": 8}, "no row is left to train on: 8 too_long"),
         ({}, {"report_to": "trackio"}, "needs the package trackio"),
     ],
@@ -325,37 +279,13 @@ def test_a_model_without_a_chat_template_gets_alpacas(rows: Path, tmp_path: Path
     assert recorded_template(out / "adapter") == "alpaca"
 
 
-def test_two_processes_train_like_one(model: Path, rows: Path, tmp_path: Path) -> None:
-    flags = ["--data", rows, "--model", model, "--batch-size=4", "--epochs=3", "--learning-rate=1e-2"]
-    flags += ["--eval-data", write(tmp_path / "eval.jsonl", EVAL_ROWS), "--save-steps=2"]
-    accelerate = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--cpu", "--num_processes=2"]
-    accelerate += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
-    script = [ROOT / "scripts" / "finetune.py", "train"]
-    result = subprocess.run(
-        [*accelerate, *script, *flags, "--out", tmp_path / "two", "--json"],
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["steps"] == 6  # one object, from one process
-    config = TrainConfig.model_validate(
-        {
-            "data": [rows], "model": str(model), "batch_size": 4, "epochs": 3, "learning_rate": 1e-2,
-            "out": tmp_path / "one", "eval_data": tmp_path / "eval.jsonl",
-        }
-    )  # fmt: skip
-    train(config)
-    for name in ("loss", "tokens", "supervised_tokens"):
-        expected = [line[name] for line in metrics(tmp_path / "one")]
-        assert [line[name] for line in metrics(tmp_path / "two")] == pytest.approx(expected, rel=1e-4)
-
-
 def test_a_training_stopped_after_its_last_step_is_not_trained_again(model: Path, rows: Path, tmp_path: Path) -> None:
     write(tmp_path / "eval.jsonl", EVAL_ROWS)
     whole, out = tmp_path / "whole", tmp_path / "out"
     summary = train(resumable(model, rows, whole))
     out.mkdir()
     (out / ".adapter.partial").write_text("a file in the way of the folder that is to be written")
-    with pytest.raises(ValueError, match="should be a directory"):
+    with pytest.raises(OSError):
         train(resumable(model, rows, out))
     logged = (out / "metrics.jsonl").read_bytes()
     (out / ".adapter.partial").unlink()

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from finetune.rows import InstructionRow, encode
-from finetune.trainer import IGNORED, collate
+from finetune.packing import collate
+from finetune.rows import IGNORED, InstructionRow, encode
 from selfinstruct.render import renderer_for
 from tests.tiny import build_tiny_llama
 
@@ -34,8 +34,8 @@ def test_the_mask_covers_exactly_the_completion(
     renderer = renderer_for(tokenizer, template)
     encoded, dropped = encode([InstructionRow(*row, "here") for row in rows], renderer, tokenizer, 10_000)
     assert not dropped
-    batch = collate(encoded)
-    for labels, row, one in zip(batch["labels"], rows, encoded, strict=True):
+    lengths = [len(one.input_ids) for one in encoded]
+    for labels, row, one in zip(collate(encoded)["labels"][0].split(lengths), rows, encoded, strict=True):
         learnt = labels[labels != IGNORED]
         assert tokenizer.decode(learnt) == renderer.completion(*row)
         assert tokenizer.decode(one.input_ids[: one.spans[0][0]]) == renderer.prompt(*row[:2])
