@@ -51,6 +51,10 @@ class Renderer(Protocol):
         """The answer as it follows the prompt, ending with the end-of-sequence token."""
         ...
 
+    def turns(self, messages: Sequence[Message]) -> str:
+        """Everything before the next answer of a conversation; of one user message alone, its prompt."""
+        ...
+
 
 def joined(instruction: str, input: str) -> str:
     """Instruction and input as one user message."""
@@ -77,6 +81,22 @@ class AlpacaRenderer:
 
     def completion(self, instruction: str, input: str, output: str) -> str:
         return output + self._eos
+
+    def turns(self, messages: Sequence[Message]) -> str:
+        """See `Renderer`; Alpaca has one turn, and further ones repeat its sections.
+
+        Raises:
+            UsageError: For a system message, which the template has no place for.
+        """
+        first, *others = messages
+        if first["role"] != "user":
+            raise UsageError("the alpaca template has no place for a system message; leave it out")
+        text = self.prompt(first["content"], "")
+        for message in others:
+            is_user = message["role"] == "user"
+            content = message["content"]
+            text += f"\n\n### Instruction:\n{content}\n\n### Response:" if is_user else content + self._eos
+        return text
 
 
 class ChatRenderer:
@@ -114,6 +134,9 @@ class ChatRenderer:
         text = output.strip()
         end = answer.find(self._eos, answer.find(text) + len(text) if text in answer else 0)
         return answer[: end + len(self._eos)] if end >= 0 else answer + self._eos
+
+    def turns(self, messages: Sequence[Message]) -> str:
+        return self._apply(list(messages), True)
 
 
 def _sha256(*parts: str) -> str:
