@@ -55,9 +55,10 @@ PROMPTS = (
     "Turn into JSON with the fields name and age: Ada, who is 36.",
 )
 ANSWER_TOKENS = 24
-# Most that a logit may differ, as a share of the largest logit. Rounding alone, measured on a 135M model with adapters
-# on all its linear layers: 4e-6 in fp32, 2e-3 in fp16, 2e-2 in bf16.
-TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
+# Most that a logit may differ, as a share of the largest logit. Rounding alone, measured on a 135M model with random
+# adapters on all its linear layers, moved 2.4e-6 in fp32, 9.7e-4 in fp16 and 7.0e-3 in bf16; there 1.1% of the tokens
+# changed places with one that was as likely.
+TOLERANCE = {"float32": 5e-5, "float16": 5e-3, "bfloat16": 5e-2}
 
 
 class MergeConfig(Config):
