@@ -110,7 +110,7 @@ def write_tasks(held: Sequence[Pair], pairs: Sequence[Pair], folder: Path, rng: 
 def report(comparison: Comparison) -> str:
     """A row for each held-out cluster and way of asking, and for all together; the tuned model is compared first."""
     (control,) = comparison.further
-    rows = [
+    rows: list[tuple[str, ...]] = [
         ("held out", "items", "base", f"base, {SHOTS} examples", "tuned", "tuned - base", "95% interval", "verdict")
     ]
     apart = [(name, change, control.clusters[name]) for name, change in comparison.clusters.items()]
