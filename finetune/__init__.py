@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from finetune.comparison import CompareConfig as CompareConfig
     from finetune.comparison import compare as compare
     from finetune.config import TrainConfig as TrainConfig
+    from finetune.conversation import ChatConfig as ChatConfig
+    from finetune.conversation import chat as chat
     from finetune.evaluation import EvaluateConfig as EvaluateConfig
     from finetune.evaluation import evaluate as evaluate
     from finetune.inspection import InspectConfig as InspectConfig
     from finetune.inspection import inspect as inspect
+    from finetune.merging import MergeConfig as MergeConfig
+    from finetune.merging import merge as merge
     from finetune.training import train as train
 
 _HOMES = {
@@ -29,6 +33,8 @@ _HOMES = {
     "inspection": ("inspect", "InspectConfig"),
     "evaluation": ("evaluate", "EvaluateConfig"),
     "comparison": ("compare", "CompareConfig"),
+    "merging": ("merge", "MergeConfig"),
+    "conversation": ("chat", "ChatConfig"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The program `finetune`: look at training data, train an adapter, evaluate a model, compare evaluations."""
+"""The program `finetune`: look at training data, train an adapter, evaluate, compare, merge, chat."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ GROUP = LazyGroup(
             "finetune.comparison", "compare", "CompareConfig", "Say what got better or worse between evaluations.",
             arguments=("base", "tuned"),
         ),
+        "merge": LazyCommand(
+            "finetune.merging", "merge", "MergeConfig", "Merge an adapter into its base model, shown to be the same."
+        ),
+        "chat": LazyCommand("finetune.conversation", "chat", "ChatConfig", "Talk to a model in the terminal."),
     },
     help="Fine-tune an open model with LoRA, and show on held-out tasks what it changed.",
     distribution="selfinstruct",

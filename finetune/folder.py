@@ -42,8 +42,8 @@ logger = logging.getLogger(__name__)
 # changes nothing but roundings.
 FREE_SETTINGS = frozenset(
     {
-        "data", "seeds", "eval_data", "held_out", "out", "model", "threads", "report_to", "dry_run", "probe_steps", "pack_length",
-        "gradient_checkpointing", "compile", "liger",
+        "data", "seeds", "eval_data", "held_out", "out", "model", "threads", "report_to", "dry_run", "probe_steps",
+        "pack_length", "gradient_checkpointing", "compile", "liger",
     }
 )  # fmt: skip
 # A checkpoint's own list of its files, in the form of sha256sum; written last.

@@ -27,6 +27,7 @@ from selfinstruct.embedded import PUBLIC_NAME, WEIGHTS_SHA256, cache_folder, wei
 from selfinstruct.errors import Error, InputError, UsageError
 from selfinstruct.files import read_json, sha256_file, validate, write_json
 from selfinstruct.labelled_data import hub_can_be_found
+from selfinstruct.render import Renderer, renderer_for
 
 if TYPE_CHECKING:
     import torch
@@ -189,22 +190,18 @@ def load_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
         adapter: Folder with adapter_config.json and adapter_model.safetensors.
 
     Raises:
-        InputError: When the folder is no adapter, is broken, or was trained on another base.
+        InputError: When the folder is no adapter, is broken, holds values that are not finite, or was trained on
+            another base.
     """
     from peft import PeftConfig, PeftModelForCausalLM
     from safetensors import SafetensorError
 
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (adapter / name).is_file():
-            problem = f"holds no {name}, so it is no adapter" if adapter.is_dir() else "no such folder"
-            raise InputError(problem, path=adapter, remedy="give the folder adapter/ that `finetune train` wrote")
-    settings = adapter / "adapter_config.json"
-    base = validate(_AdapterSettings, read_json(settings), path=settings).base_model_name_or_path
+    base = adapter_settings(adapter).base_model_name_or_path
     # Another organisation's copy of a model is the same model, so only the last part of the name counts.
     if base and _last_part(base) != _last_part(model.name_or_path):
         raise InputError(
-            f"was trained on {base}, not on {model.name_or_path}", path=settings, field="base_model_name_or_path",
-            remedy="give --model its base, or mend the name if it is the same model",
+            f"was trained on {base}, not on {model.name_or_path}", path=adapter / "adapter_config.json",
+            field="base_model_name_or_path", remedy="give --model its base, or mend the name if it is the same model",
         )  # fmt: skip
     try:
         config = PeftConfig.from_pretrained(str(adapter))
@@ -225,27 +222,68 @@ def load_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
             f"does not fit {model.name_or_path}: {len(strangers)} weights have no match, {strangers[0]} among them",
             path=adapter, remedy="give --model its base",
         )  # fmt: skip
+    for name, parameter in tuned.named_parameters():
+        if "default" in name.split(".") and not parameter.isfinite().all():
+            raise InputError(
+                f"holds values that are not finite, in {name} among others", path=adapter / "adapter_model.safetensors",
+                remedy="train it again with a lower --learning-rate",
+            )  # fmt: skip
     return tuned
 
 
-class _AdapterSettings(BaseModel):
+class AdapterSettings(BaseModel):
     """What is read here of PEFT's adapter_config.json."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     base_model_name_or_path: str | None = None
+    peft_type: str = "LORA"
+    target_modules: list[str] | str | None = None
+    modules_to_save: list[str] | None = None
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = None
+
+
+def adapter_settings(adapter: Path) -> AdapterSettings:
+    """What an adapter says of itself.
+
+    Raises:
+        InputError: When the folder is no adapter.
+    """
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (adapter / name).is_file():
+            problem = f"holds no {name}, so it is no adapter" if adapter.is_dir() else "no such folder"
+            raise InputError(problem, path=adapter, remedy="give the folder adapter/ that `finetune train` wrote")
+    path = adapter / "adapter_config.json"
+    return validate(AdapterSettings, read_json(path), path=path)
 
 
 def _last_part(name: str) -> str:
     return name.rstrip("/").rsplit("/", 1)[-1].lower()
 
 
+class _RecordedBase(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    name: str | None = None
+    weights_sha256: str | None = None
+
+
 class _Recorded(BaseModel):
-    """selfinstruct.json, which `finetune train` writes beside adapter_config.json."""
+    """selfinstruct.json, which `finetune train` and `finetune merge` write beside the weights."""
 
     model_config = ConfigDict(extra="ignore")
 
     template: Literal["alpaca", "chat", "plain"]
+    template_sha256: str | None = None
+    base: _RecordedBase = _RecordedBase()
+
+
+RECORD = "selfinstruct.json"
+
+
+def _recorded(folder: Path) -> _Recorded | None:
+    path = folder / RECORD
+    return validate(_Recorded, read_json(path), path=path) if path.exists() else None
 
 
 def recorded_template(adapter: Path) -> str | None:
@@ -254,14 +292,73 @@ def recorded_template(adapter: Path) -> str | None:
     Raises:
         InputError: When the record is broken.
     """
-    path = adapter / "selfinstruct.json"
-    return validate(_Recorded, read_json(path), path=path).template if path.exists() else None
+    recorded = _recorded(adapter)
+    return recorded.template if recorded else None
+
+
+def check_base(adapter: Path, source: ModelSource) -> None:
+    """Make sure that a model's weights are those that an adapter was trained on, where both are known.
+
+    Raises:
+        InputError: When they are others, also under the same name.
+    """
+    recorded = _recorded(adapter)
+    trained_on = recorded.base.weights_sha256 if recorded else None
+    if recorded and trained_on and source.weights_sha256 not in (None, trained_on):
+        raise InputError(
+            f"was trained on other weights than those of {source.name} ({recorded.base.name}, SHA-256 "
+            f"{trained_on[:16]}, not {str(source.weights_sha256)[:16]})",
+            path=adapter / RECORD, field="base", remedy="give --model the base that it was trained on",
+        )  # fmt: skip
+
+
+def tokenizer_of(source: ModelSource, adapter: Path | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer that an adapter was trained with, where it brought one, else the model's.
+
+    Raises:
+        InputError: When it cannot be read.
+        UsageError: When the hub has none under that name or cannot be reached.
+    """
+    if adapter and (adapter / "tokenizer_config.json").is_file():
+        return load_tokenizer(ModelSource(str(adapter), str(adapter), adapter.name))
+    return load_tokenizer(source)
+
+
+def renderer_of(
+    tokenizer: PreTrainedTokenizerBase, source: ModelSource, adapter: Path | None = None, template: str = "auto"
+) -> Renderer:
+    """The renderer for a model with or without an adapter.
+
+    Args:
+        tokenizer: From `tokenizer_of`.
+        source: The model, which may be a merged one and record its template, too.
+        adapter: The adapter, if any.
+        template: "auto" for the recorded one, else the chat template, or alpaca where there is none; or its name.
+
+    Raises:
+        InputError: When the recorded template is not the one that this tokenizer gives: the prompts would be others
+            than those learnt from.
+        UsageError: See `renderer_for`.
+    """
+    folder = adapter or (Path(source.location) if source.is_local else None)
+    recorded = _recorded(folder) if folder else None
+    if template != "auto" or not recorded:
+        has_none = template == "auto" and not tokenizer.chat_template
+        return renderer_for(tokenizer, "alpaca" if has_none else template)
+    renderer = renderer_for(tokenizer, recorded.template)
+    if folder and recorded.template_sha256 not in (None, renderer.sha256):
+        raise InputError(
+            f"was trained with another template than the tokenizer beside it holds (SHA-256 "
+            f"{str(recorded.template_sha256)[:16]}, not {renderer.sha256[:16]})",
+            path=folder / RECORD, field="template_sha256", remedy="restore its tokenizer and chat template",
+        )  # fmt: skip
+    return renderer
 
 
 @contextmanager
 def _reading(source: ModelSource, what: str) -> Iterator[None]:
     """Convert whatever transformers raises for files that it cannot use, and keep it off stderr."""
-    with _quiet():
+    with quiet():
         try:
             yield
         except Exception as error:
@@ -287,7 +384,7 @@ def _short(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' progress bars and reports: what matters in them is raised or logged here."""
     from transformers.utils import logging as transformers_logging
 
@@ -329,7 +426,7 @@ def _convert(gguf: Path, sha256: str, folder: Path) -> None:
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        with _quiet():
+        with quiet():
             _write_converted(gguf, sha256, partial)
         for file in partial.iterdir():
             with open(file, "rb+") as written:

@@ -81,6 +81,10 @@ class Renderer(Protocol):
         """
         ...
 
+    def turns(self, messages: Sequence[Message]) -> str:
+        """Everything before the next answer of a conversation; of one user message alone, its prompt."""
+        ...
+
 
 def joined(instruction: str, input: str) -> str:
     """Instruction and input as one user message."""
@@ -107,6 +111,25 @@ class _SingleTurn(ABC):
         question, answer = (message["content"] for message in messages)
         return [Exchange(self.prompt(question, ""), self.completion(question, "", answer))]
 
+    def turns(self, messages: Sequence[Message]) -> str:
+        """See `Renderer`.
+
+        Raises:
+            UsageError: For a system message, which the template has no place for.
+        """
+        first, *others = messages
+        if first["role"] != "user":
+            raise UsageError(f"the {self.name} template has no place for a system message; leave it out")
+        text = self.prompt(first["content"], "")
+        for message in others:
+            content = message["content"]
+            text += self._further(content) if message["role"] == "user" else content + self._eos
+        return text
+
+    @abstractmethod
+    def _further(self, question: str) -> str:
+        """A question that follows an answer, which the template was not made for."""
+
 
 class AlpacaRenderer(_SingleTurn):
     """Stanford Alpaca's two templates.
@@ -126,6 +149,9 @@ class AlpacaRenderer(_SingleTurn):
         template = ALPACA_WITH_INPUT if input else ALPACA_WITHOUT_INPUT
         return self._bos + template.format(instruction=instruction, input=input)
 
+    def _further(self, question: str) -> str:
+        return f"\n\n### Instruction:\n{question}\n\n### Response:"
+
 
 class PlainRenderer(_SingleTurn):
     """The prompt as it stands and the answer directly after it, for pairs that were rendered before.
@@ -143,6 +169,9 @@ class PlainRenderer(_SingleTurn):
 
     def prompt(self, instruction: str, input: str) -> str:
         return self._bos + joined(instruction, input)
+
+    def _further(self, question: str) -> str:
+        return question
 
 
 class ChatRenderer:
@@ -214,6 +243,9 @@ class ChatRenderer:
                 "to end it; give a --template file that writes {{ eos_token }} after each answer"
             )
         return answer
+
+    def turns(self, messages: Sequence[Message]) -> str:
+        return self._apply(list(messages), True)
 
 
 def _sha256(*parts: str) -> str:
