@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from finetune.metrics import SCORE
-from finetune.models import ModelSource, load_adapter, load_model, load_tokenizer, recorded_template, resolve
+from finetune.models import ModelSource, load_adapter, load_model, renderer_of, resolve, tokenizer_of
 from finetune.predictions import PARTIAL, PREDICTIONS, Prediction, grouped, metric_of, partial_file
 from finetune.questions import Question, ask, limited
 from finetune.statistics import Interval, mean_interval
@@ -41,7 +41,6 @@ from selfinstruct.files import (
     write_text,
 )  # fmt: skip
 from selfinstruct.progress import Progress
-from selfinstruct.render import renderer_for
 from selfinstruct.tasks import read_tasks
 
 if TYPE_CHECKING:
@@ -146,8 +145,8 @@ def evaluate(config: EvaluateConfig) -> EvaluationSummary | EvaluationPlan:
     items = limited(read_tasks(config.tasks or [shipped("heldout")]), config.limit)
     source = resolve(config.model)
     adapter_sha256 = "none" if config.adapter is None else _adapter_sha256(config.adapter)
-    tokenizer = load_tokenizer(source)
-    renderer = renderer_for(tokenizer, _template(config, tokenizer))
+    tokenizer = tokenizer_of(source, config.adapter)
+    renderer = renderer_of(tokenizer, source, config.adapter, config.template)
     asked = [ask(item, renderer, tokenizer, config.shots) for item in items]
     questions, unscored = _fitting(asked, _context_length(source), config.max_new_tokens)
     adapter = None if config.adapter is None else str(config.adapter)
@@ -209,15 +208,6 @@ def _adapter_sha256(adapter: Path) -> str:
             path=adapter, remedy="give the folder adapter/ that `finetune train` wrote",
         )  # fmt: skip
     return sha256_file(weights)
-
-
-def _template(config: EvaluateConfig, tokenizer: PreTrainedTokenizerBase) -> str:
-    if config.template != "auto":
-        return config.template
-    recorded = None if config.adapter is None else recorded_template(config.adapter)
-    if config.adapter and recorded == "chat" and (own := config.adapter / "chat_template.jinja").is_file():
-        return str(own)
-    return recorded or ("chat" if tokenizer.chat_template else "alpaca")
 
 
 def _context_length(source: ModelSource) -> int | None:

@@ -286,16 +286,6 @@ def _recorded(folder: Path) -> _Recorded | None:
     return validate(_Recorded, read_json(path), path=path) if path.exists() else None
 
 
-def recorded_template(adapter: Path) -> str | None:
-    """The template an adapter was trained with, "alpaca", "chat" or "plain"; None for an adapter made elsewhere.
-
-    Raises:
-        InputError: When the record is broken.
-    """
-    recorded = _recorded(adapter)
-    return recorded.template if recorded else None
-
-
 def check_base(adapter: Path, source: ModelSource) -> None:
     """Make sure that a model's weights are those that an adapter was trained on, where both are known.
 

@@ -20,11 +20,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from finetune.cli import GROUP
 from finetune.config import TrainConfig
 from finetune.folder import TrainSummary
-from finetune.models import recorded_template
+from finetune.models import RECORD
 from finetune.training import TrainPlan, describe, train
 from selfinstruct.command import run_program
 from selfinstruct.errors import Error, InputError, Interrupted, UsageError
-from selfinstruct.files import read_toml
+from selfinstruct.files import read_json, read_toml
 from selfinstruct.render import renderer_for
 from tests.tiny import build_tiny_llama
 from tests.training import EVAL_ROWS, ROOT, ROWS, TIMES, contents, metrics, started, timeless, wait_for, write
@@ -87,7 +87,7 @@ def test_learns_eight_rows_and_their_ends_and_writes_what_it_promises(model: Pat
     assert all(str(tmp_path.parent).encode() not in text for text in contents(out / "adapter").values())
     record = read_toml(out / "train.toml")
     assert record["base"]["location"] == str(model)
-    assert recorded_template(out / "adapter") == "chat"
+    assert read_json(out / "adapter" / RECORD)["template"] == "chat"
     card = (out / "adapter" / "README.md").read_text()
     for fact in ("rows.jsonl", record["files"][0]["sha256"], summary.template_sha256, record["base"]["weights_sha256"]):
         assert fact in card
@@ -276,7 +276,7 @@ def test_a_model_without_a_chat_template_gets_alpacas(rows: Path, tmp_path: Path
     base = build_tiny_llama(tmp_path / "base", chat_template=None)
     out = tmp_path / "out"
     train(TrainConfig(data=[rows], model=str(base), out=out, max_steps=1))
-    assert recorded_template(out / "adapter") == "alpaca"
+    assert read_json(out / "adapter" / RECORD)["template"] == "alpaca"
 
 
 def test_a_training_stopped_after_its_last_step_is_not_trained_again(model: Path, rows: Path, tmp_path: Path) -> None:

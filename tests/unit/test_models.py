@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune.models import load_adapter, load_model, load_tokenizer, recorded_template, resolve
+from finetune.models import load_adapter, load_model, load_tokenizer, renderer_of, resolve
 from selfinstruct.errors import InputError, UsageError
+from selfinstruct.render import renderer_for
 from tests.tiny import build_tiny_llama
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's own
@@ -262,11 +263,18 @@ def test_a_broken_adapter(tiny, adapter):
         load_adapter(load_model(resolve(str(tiny))), adapter)
 
 
-def test_recorded_template(tmp_path):
-    assert recorded_template(tmp_path) is None
+def test_the_recorded_template_is_the_one_that_is_used(tiny, tmp_path):
+    source = resolve(str(tiny))
+    tokenizer = load_tokenizer(source)
+    chat, alpaca = (renderer_for(tokenizer, name) for name in ("chat", "alpaca"))
+    assert renderer_of(tokenizer, source, tmp_path).sha256 == chat.sha256  # nothing is recorded
     record = tmp_path / "selfinstruct.json"
-    record.write_text('{"template": "chat", "template_sha256": "00", "base": {"name": "tiny"}}')
-    assert recorded_template(tmp_path) == "chat"
+    record.write_text('{"template": "alpaca", "base": {"name": "tiny"}}')
+    assert renderer_of(tokenizer, source, tmp_path).sha256 == alpaca.sha256
+    assert renderer_of(tokenizer, source, tmp_path, "chat").sha256 == chat.sha256
+    record.write_text('{"template": "chat", "template_sha256": "00"}')
+    with pytest.raises(InputError, match="another template than the tokenizer"):
+        renderer_of(tokenizer, source, tmp_path)
     record.write_text('{"template": "vicuna"}')
     with pytest.raises(InputError, match="field 'template'"):
-        recorded_template(tmp_path)
+        renderer_of(tokenizer, source, tmp_path)
