@@ -8,7 +8,7 @@ from collections.abc import Collection, Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -39,8 +39,10 @@ class ChatConfig(Config):
 
     model: str = Field("embedded", description="Model: embedded, a folder, a GGUF file, or a name on the hub.")
     adapter: Path | None = Field(None, description="Adapter to put on the model: the folder adapter/ of a training.")
-    template: Literal["auto", "chat", "alpaca"] = Field(
-        "auto", description="How messages become prompts; auto is the one trained with, else the chat template."
+    template: str = Field(
+        "auto",
+        description="How messages become prompts: chat, alpaca, plain or a Jinja file; auto is the one trained with, "
+        "else chat.",
     )
     system: str | None = Field(None, description="System message; default the chat template's own, if it has one.")
     max_tokens: int = Field(512, ge=1, description="Most tokens of an answer.")

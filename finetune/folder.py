@@ -30,6 +30,7 @@ from selfinstruct.files import (
     sha256_file,
     to_json_line,
     to_toml,
+    usual_mode,
     validate,
     write_json,
     write_jsonl,
@@ -306,6 +307,8 @@ def damaged_file(checkpoint: Path) -> Path | None:
 def publish(partial: Path, final: Path) -> None:
     """Rename a completely written folder into place, so that it appears whole and on disk or not at all."""
     for path in (*partial.rglob("*"), partial):
+        if path.is_file():
+            path.chmod(usual_mode())  # safetensors lets nobody else read its files
         _sync(path)
     if final.exists():
         shutil.rmtree(final)

@@ -303,18 +303,24 @@ def _partial(out: Path) -> Iterator[Path]:
 
 def _save(model: Any, tokenizer: Any, renderer: Renderer, folder: Path) -> None:
     """Write weights, configuration and tokenizer; what serves the folder finds the template in it."""
-    if renderer.name == "alpaca":
-        tokenizer.chat_template = alpaca_chat_template(renderer)
+    if renderer.name != "chat":
+        tokenizer.chat_template = chat_template(renderer)
     with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
-def alpaca_chat_template(renderer: Renderer) -> str:
-    """The Alpaca template as a chat template, so that a server's chat endpoint gives the prompts learnt from.
+def chat_template(renderer: Renderer) -> str:
+    """The Alpaca or the plain template as a chat template, so that a chat endpoint gives the prompts learnt from.
 
     The text is that of `renderer.turns`; a system message, which Alpaca has none of, takes the place of the preamble.
     """
+    if renderer.name == "plain":
+        bos, eos = (_jinja_text(text) for text in (renderer.prompt("", ""), renderer.completion("", "", "")))
+        return (
+            f"{{{{ {bos} }}}}{{% for message in messages %}}{{{{ message['content'] }}}}"
+            f"{{% if message['role'] == 'assistant' %}}{{{{ {eos} }}}}{{% endif %}}{{% endfor %}}"
+        )
     preamble, _, _ = ALPACA_WITHOUT_INPUT.partition("### Instruction:")
     bos, _, _ = renderer.prompt("", "").partition(preamble)
     eos = renderer.completion("", "", "")

@@ -214,7 +214,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(file.name, 0o666 & ~_umask())
+            os.chmod(file.name, usual_mode())
             os.replace(file.name, path)
         except BaseException as error:
             os.unlink(file.name)
@@ -223,10 +223,11 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
-def _umask() -> int:
+def usual_mode() -> int:
+    """Permissions of a new file that anything else would have made."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    return 0o666 & ~mask
 
 
 def remove_unfinished(folder: Path) -> None:

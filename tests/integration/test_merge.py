@@ -16,14 +16,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from finetune.cli import GROUP
-from finetune.merging import PROMPTS, MergeConfig, MergeSummary, alpaca_chat_template, describe, merge
+from finetune.merging import PROMPTS, MergeConfig, MergeSummary, chat_template, describe, merge
 from finetune.models import RECORD, load_model, load_tokenizer, renderer_of, resolve
 from finetune.scoring import encode
 from finetune.training import TrainConfig, train
 from selfinstruct.command import run_program
 from selfinstruct.errors import Error, InputError, UsageError
 from selfinstruct.files import read_jsonl, write_json, write_jsonl
-from selfinstruct.render import AlpacaRenderer, renderer_for
+from selfinstruct.render import AlpacaRenderer, PlainRenderer, renderer_for
 from tests.tiny import build_tiny_llama
 
 pytestmark = pytest.mark.filterwarnings(
@@ -154,10 +154,11 @@ def test_an_adapter_trained_in_the_alpaca_template_is_served_in_it(model: Path, 
     assert renderer_of(served, resolve(str(adapter.parent / "out"))).name == "alpaca"
 
 
-def test_the_alpaca_chat_template_gives_the_renderers_text(model: Path) -> None:
+@pytest.mark.parametrize("kind", [AlpacaRenderer, PlainRenderer])
+def test_the_chat_template_gives_the_renderers_text(model: Path, kind: type[AlpacaRenderer | PlainRenderer]) -> None:
     tokenizer = load_tokenizer(resolve(str(model)))
-    renderer = AlpacaRenderer("<s>", "it's\\done")
-    template = alpaca_chat_template(renderer)
+    renderer = kind("<s>", "it's\\done")
+    template = chat_template(renderer)
     messages = [
         {"role": role, "content": f"text {i} {{{{ x }}}}"} for i, role in enumerate(["user", "assistant", "user"])
     ]
