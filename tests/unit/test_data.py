@@ -166,11 +166,11 @@ def test_no_two_seeds_resemble_each_other(seeds):
 
 def test_clusters_are_files_with_enough_items_and_tasks(items):
     clusters = by(lambda item: item.cluster, items)
-    assert len(clusters) >= 8
+    assert len(clusters) >= 13
     assert set(clusters) == {file.name.removesuffix(".jsonl") for file in shipped("heldout").iterdir()}
     for cluster, group in clusters.items():
-        assert len(group) >= 25, cluster
-        assert len({item.task for item in group}) >= 2, cluster
+        assert len(group) >= 44, cluster
+        assert len({item.task for item in group}) >= 3, cluster
         assert [item.id for item in group] == [f"{cluster}-{number:03}" for number in range(1, len(group) + 1)]
 
 
