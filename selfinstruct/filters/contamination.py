@@ -8,15 +8,14 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from selfinstruct.contamination import NGRAM, TokenRuns
 from selfinstruct.errors import InputError
 from selfinstruct.files import digest, sha256_file
 from selfinstruct.filters import Case, Filter
-from selfinstruct.novelty import NoveltyIndex, tokenize
+from selfinstruct.novelty import NoveltyIndex
 from selfinstruct.records import Verdict
+from selfinstruct.render import joined
 from selfinstruct.tasks import read_tasks, task_files
-
-# GPT-3's n-grams have 8 to 13 words (Brown et al., 2020, appendix C). What is shorter ("yes", "Paris") is anyone's.
-_MIN_TOKENS = 8
 
 
 class HeldOut:
@@ -28,10 +27,7 @@ class HeldOut:
     """
 
     def __init__(self, path: Path, ngram: int) -> None:
-        self._ngram, self._shortest = ngram, min(ngram, _MIN_TOKENS)
-        self._items: dict[str, str] = {}  # tokens in a row, and the first item that has them
-        self._beginnings: set[str] = set()  # of those, as long as the shortest
-        self._lengths: set[int] = set()
+        self._runs = TokenRuns(ngram)
         self._prompts = NoveltyIndex("unicode")
         self._places: list[str] = []  # of the prompts
         seen: set[str] = set()
@@ -42,27 +38,13 @@ class HeldOut:
                     self._prompts.add(prompt)
                     self._places.append(place)
                 for text in {prompt, *item.references} - seen:
-                    self._add(text, place)
+                    self._runs.add(text, place)
                     seen.add(text)
-
-    def _add(self, text: str, place: str) -> None:
-        tokens = tokenize(text, "unicode")
-        if len(tokens) < self._shortest:
-            return
-        n = min(len(tokens), self._ngram)
-        self._lengths.add(n)
-        for start in range(len(tokens) - n + 1):
-            self._items.setdefault(" ".join(tokens[start : start + n]), place)
-            self._beginnings.add(" ".join(tokens[start : start + self._shortest]))
 
     def shares(self, text: str) -> str | None:
         """Which tokens in a row of a text an item has too, as the end of a sentence."""
-        tokens = tokenize(text, "unicode")
-        for start in range(len(tokens) - self._shortest + 1):
-            if " ".join(tokens[start : start + self._shortest]) in self._beginnings:
-                for n in self._lengths:
-                    if place := self._items.get(" ".join(tokens[start : start + n])):
-                        return f"shares {n} tokens in a row with {place}"
+        for n, places in self._runs.shared(text):
+            return f"shares {n} tokens in a row with {places[0]}"
         return None
 
     def resembles(self, prompt: str, threshold: float) -> str | None:
@@ -82,7 +64,7 @@ class Contamination(Filter):
     kind: Literal["contamination"] = "contamination"
     by_instruction: ClassVar[bool] = True
     tasks: Path = Field(description="Held-out tasks: a file, or a folder that is read whole.")
-    ngram: int = Field(13, ge=3, description="Tokens in a row that are no coincidence.")
+    ngram: int = Field(NGRAM, ge=3, description="Tokens in a row that are no coincidence.")
     threshold: float = Field(0.7, ge=0, lt=1, description="Largest ROUGE-L F with a held-out prompt.")
     sha256: str = Field("", description="Of the files' contents; found when not given, so that a change is noticed.")
 
@@ -105,11 +87,6 @@ class Contamination(Filter):
             if found := held_out.shares(instance.output):
                 return Verdict("contamination", f"the answer {found}")
         return None
-
-
-def joined(instruction: str, input: str) -> str:
-    """Instruction and input as one text."""
-    return f"{instruction}\n{input}" if input else instruction
 
 
 def fingerprint(path: Path) -> str:
