@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from finetune.config import TrainConfig as TrainConfig
     from finetune.evaluation import EvaluateConfig as EvaluateConfig
     from finetune.evaluation import evaluate as evaluate
+    from finetune.lineages import LineageConfig as LineageConfig
+    from finetune.lineages import lineage as lineage
+    from finetune.splitting import SplitConfig as SplitConfig
+    from finetune.splitting import split as split
     from finetune.training import train as train
 
 _HOMES = {
@@ -26,6 +30,8 @@ _HOMES = {
     "training": ("train",),
     "evaluation": ("evaluate", "EvaluateConfig"),
     "comparison": ("compare", "CompareConfig"),
+    "lineages": ("lineage", "LineageConfig"),
+    "splitting": ("split", "SplitConfig"),
 }
 
 

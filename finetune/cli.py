@@ -16,6 +16,14 @@ GROUP = LazyGroup(
             "finetune.comparison", "compare", "CompareConfig", "Say what got better or worse between evaluations.",
             arguments=("base", "tuned"),
         ),
+        "lineage": LazyCommand(
+            "finetune.lineages", "lineage", "LineageConfig",
+            "Show the training rows near changed items, and what made them.", arguments=("base", "tuned"),
+        ),
+        "split": LazyCommand(
+            "finetune.splitting", "split", "SplitConfig",
+            "Make training and test sets that share no data set.", arguments=("source",),
+        ),
     },
     help="Fine-tune an open model with LoRA, and show on held-out tasks what it changed.",
     distribution="selfinstruct",

@@ -33,7 +33,7 @@ _Z_95 = _NORMAL.inv_cdf(1 - ALPHA / 2)
 _Z_POWER = _NORMAL.inv_cdf(0.8)
 _BLOCK = 2_000_000
 # Resamples may lose all variation there is; without a floor one of them would say that anything is possible.
-_LEAST_ERROR = 1 / 5
+_LEAST_ERROR = 1 / 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def mean_limits(sums: Floats, sizes: Floats) -> tuple[Floats, Floats]:
 
     Items that score 0 or 1: Wilson's (Wilson, 1927), which never have zero width. Others: the bootstrap-t on a scale of
     stable variance (Efron and Tibshirani, 1993, sections 12.5 and 12.6), which here is arcsin(sqrt(mean)); means near
-    0 or 1 need both. A resample's standard error counts as at least a fifth of the sample's (a deviation). Units of
+    0 or 1 need both. A resample's standard error counts as at least a quarter of the sample's (a deviation). Units of
     equal means: `_rule_of_three`.
 
     Args:

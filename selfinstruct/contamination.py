@@ -1,10 +1,11 @@
-"""Tokens in a row that texts have in common: GPT-3's test of whether held-out items stand in training data.
+"""What must not be trained on, recognised by name and by text.
 
-Brown et al. (2020), appendix C, look for n-grams of 8 to 13 words.
+By text: tokens in a row, GPT-3's test (Brown et al., 2020, appendix C), which looks for n-grams of 8 to 13 words.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from selfinstruct.novelty import tokenize
@@ -48,3 +49,11 @@ class TokenRuns:
                 for n in self._lengths:
                     if owners := self._owners.get(" ".join(tokens[start : start + n])):
                         yield n, owners
+
+
+def plain_name(name: str) -> str:
+    """A cluster's or data set's name without what differs between collections.
+
+    "Data-to-Text" is data_to_text, and summarization is with s.
+    """
+    return re.sub(r"[\W_]+", "_", name.casefold()).replace("ization", "isation")
