@@ -11,7 +11,8 @@ import pytest
 from benchmarks.crash_survival import KINDS, MOMENTS
 from tests.generating import ROOT
 
-ARGUMENTS = {"crash_survival": ("--kills", "3"), "ledger": ("--rows", "2000", "--accepted", "100")}
+ARGUMENTS = {"crash_survival": ("--kills", "3"), "ledger": ("--rows", "2000", "--accepted", "100"),
+             "statistics_simulation": ("--experiments", "10")}  # fmt: skip
 
 
 def start(program, *arguments):
@@ -31,7 +32,7 @@ def results(tmp_path_factory):
     return results
 
 
-@pytest.mark.parametrize("program", ["teacher", "server", "crash_survival", "ledger"])
+@pytest.mark.parametrize("program", ["teacher", "server", "crash_survival", "ledger", "statistics_simulation"])
 def test_every_program_has_help(program):
     printed, errors = start(program, "--help").communicate(timeout=60)
     assert printed.startswith("usage:"), errors
@@ -60,3 +61,14 @@ def test_ledgers_of_both_lengths_are_measured(results):
     assert [cost["rows"] for cost in costs] == [200] * 5 + [2000] * 5
     assert all(0 < cost["seconds"] < 60 and 10 < cost["peak_mib"] < 1000 for cost in costs)
     assert all(f"| {cost['what']} |" in printed for cost in costs)
+
+
+def test_every_condition_is_simulated(results):
+    figures, printed = results["statistics_simulation"]
+    assert {(c["of"], c["scores"]) for c in figures["coverages"]} == {
+        (of, scores) for of in ("mean", "difference") for scores in ("0 or 1", "ROUGE-like")
+    }
+    assert {c["correlation"] for c in figures["coverages"]} == {0, 0.25, 0.5}
+    assert all(c["experiments"] == 10 and 0.5 < c["covered"] <= 1 for c in figures["coverages"])
+    assert printed.count("| mean | ") == printed.count("| difference | ") == len(figures["coverages"]) / 2
+    assert len(figures["false_verdicts"]) == 6

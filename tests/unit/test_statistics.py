@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks import statistics_simulation as simulation
 from finetune import statistics as st
 from finetune.statistics import Units
 
@@ -126,3 +127,90 @@ def test_a_large_effect_is_found():
     differences = (rng.random(34) < 0.9).astype(float) - (rng.random(34) < 0.4)
     p_values = [st.sign_flip_p(Units.of(differences)), *[1.0] * 7]
     assert st.verdict(float(differences.mean()), st.holm(p_values)[0]) == "better"
+
+
+# -- tasks -------------------------------------------------------------------------------------------------------------
+
+
+def clustered(n_tasks, n_items=5, seed=0):
+    """Values of tasks that differ much, and the task of each."""
+    rng = np.random.default_rng(seed)
+    values = rng.uniform(-0.4, 0.4, (n_tasks, 1)) + rng.uniform(-0.1, 0.1, (n_tasks, n_items))
+    return values.ravel(), [f"t{i}" for i in range(n_tasks) for _ in range(n_items)]
+
+
+@pytest.mark.parametrize(("n_tasks", "unit", "n_units"), [(19, "item", 95), (20, "task", 20)])
+def test_the_unit_is_the_task_from_twenty_tasks_on(n_tasks, unit, n_units):
+    units = Units.of(*clustered(n_tasks))
+    assert (units.unit, len(units.sums), units.n) == (unit, n_units, 5 * n_tasks)
+    assert units.mean == pytest.approx(clustered(n_tasks)[0].mean())
+
+
+def test_the_standard_error_of_equal_tasks_is_that_of_their_means():
+    values, tasks = clustered(25)
+    means = values.reshape(25, 5).mean(axis=1)
+    assert Units.of(values, tasks).standard_error == pytest.approx(means.std(ddof=1) / 5)
+    assert Units.of(values).standard_error == pytest.approx(values.std(ddof=1) / math.sqrt(125))
+
+
+def test_tasks_that_differ_make_intervals_tests_and_power_honest():
+    values, tasks = clustered(25, seed=1)
+    by_item, by_task = Units.of(values), Units.of(values, tasks)
+    (low, high), (wide_low, wide_high) = map(st.difference_interval, (by_item, by_task))
+    assert wide_low < low < values.mean() < high < wide_high
+    assert st.sign_flip_p(by_task) > st.sign_flip_p(by_item)
+    assert st.minimal_detectable_effect(by_task) > 1.5 * st.minimal_detectable_effect(by_item)
+
+
+def test_the_signs_of_a_tasks_items_turn_together():
+    # Six changed tasks of two items each, all up: 2 of 64 patterns are as extreme; of items it would be 2 of 4096.
+    values, tasks = [0.5] * 12 + [0.0] * 28, [f"t{i // 2}" for i in range(40)]
+    assert st.sign_flip_p(Units.of(values, tasks)) == pytest.approx(2 / 64)
+    assert st.sign_flip_p(Units.of(values)) == pytest.approx(2 / 4096)
+    assert st.minimal_detectable_effect(Units.of(values, tasks)) >= 6 * 1.0 / 40
+
+
+def test_intervals_of_many_samples_at_once_are_those_of_each():
+    rng = np.random.default_rng(2)
+    sums, sizes = rng.uniform(0, 3, (3, 24)), np.full((3, 24), 3.0)
+    for limits, alone in ((st.mean_limits, st.mean_interval), (st.difference_limits, st.difference_interval)):
+        low, high = limits(sums, sizes)
+        for number in range(3):
+            assert alone(Units(sums[number], sizes[number], "task")) == pytest.approx((low[number], high[number]))
+
+
+def test_a_single_odd_score_does_not_make_everything_possible():
+    low, high = st.mean_interval(Units.of([0.0] * 19 + [0.5]))
+    assert 0 <= low < 0.025 < high < 0.3
+
+
+@pytest.mark.parametrize("scores", simulation.KINDS)
+@pytest.mark.parametrize(
+    "design", [{"units": 30}, {"units": 24, "size": 5, "correlation": 0.4}], ids=["items", "tasks"]
+)
+def test_intervals_cover_in_a_quick_simulation(scores, design):
+    one = simulation.Design(scores, **design)
+    for coverage in (
+        simulation.mean_coverage(one, 0.3, 250, seed=1),
+        simulation.difference_coverage(one, 0.1, 250, seed=1),
+    ):
+        # Four standard errors of a share of 95% in 250.
+        assert abs(coverage.covered - 0.95) < 0.055, coverage
+
+
+@pytest.mark.parametrize("scores", simulation.KINDS)
+def test_false_betters_are_few_in_a_quick_simulation(scores):
+    wrong = simulation.false_verdicts(simulation.Design(scores, 30), 12, 150, seed=3)
+    assert wrong.better <= 0.05
+    assert wrong.any <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 150)
+
+
+def test_the_simulation_notices_intervals_that_ignore_the_tasks():
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(100):
+        sums, sizes = simulation.Design("0 or 1", 24, 10, 0.5).drawn(rng, np.array([0.4]))
+        items = [float(i < s) for s, n in zip(sums[0], sizes[0], strict=True) for i in range(int(n))]
+        low, high = st.mean_interval(Units.of(items))
+        held += low <= 0.4 <= high
+    assert held < 80
