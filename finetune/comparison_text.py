@@ -172,7 +172,8 @@ def _method(comparisons: Sequence[Comparison]) -> str:
             f"tasks;\nelsewhere by item: {items}."
         )
     return (
-        "Interval: paired bootstrap. p: paired sign-flip test. Both are of each line by itself.\n"
+        "Interval: paired bootstrap. p: paired sign-flip test, the stricter of the two where few changed. Both are of\n"
+        "each line by itself.\n"
         "Verdict: p after Holm's correction for all clusters together, and for all metrics together, so that chance\n"
         f"alone gives a false one in at most 5% of comparisons.\n{unit}"
     )
