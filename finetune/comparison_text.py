@@ -61,7 +61,7 @@ def _interval(change: Difference) -> str:
 def _side_by_side(comparisons: Sequence[Comparison]) -> str:
     """A column for each evaluation: means, and of all but the first the difference from it and the verdict."""
     first = comparisons[0]
-    names = [Path(first.base).name, *(Path(one.tuned).name for one in comparisons)]
+    names = _names(comparisons)
     rows: list[tuple[str, ...]] = [("cluster", "metric", "items", *names)]
 
     def add(name: str, changes: Sequence[Difference]) -> None:
@@ -79,6 +79,13 @@ def _side_by_side(comparisons: Sequence[Comparison]) -> str:
     return f"{table(rows)}\nIn brackets: the difference from {names[0]}, with its verdict where there is one."
 
 
+def _names(comparisons: Sequence[Comparison]) -> list[str]:
+    """Short names of all evaluations, the base first; whole paths where short ones would not tell them apart."""
+    folders = [comparisons[0].base, *(one.tuned for one in comparisons)]
+    names = [Path(folder).name for folder in folders]
+    return names if len(set(names)) == len(set(folders)) else folders
+
+
 def _cell(change: Difference) -> str:
     judged = change.verdict if isinstance(change, Change) and change.verdict != "no significant change" else ""
     return f"{change.tuned:.3f} ({f'{change.delta:+.3f} {judged}'.rstrip()})"
@@ -90,12 +97,11 @@ def _answers(comparisons: Sequence[Comparison]) -> str:
     header = ("generated answers", "of", "n", "stopped", "cut", "empty", "off-format", "characters", "reference")
     rows: list[tuple[str, ...]] = []
     for cluster, change in first.clusters.items():
-        answers = {first.base: change.answers.get("base", {})}
-        answers |= {one.tuned: one.clusters[cluster].answers.get("tuned", {}) for one in comparisons}
-        for folder, figures in answers.items():
+        answers = [change.answers.get("base"), *(one.clusters[cluster].answers.get("tuned") for one in comparisons)]
+        for name, figures in zip(_names(comparisons), answers, strict=True):
             if figures:
                 rows.append((
-                    cluster, Path(folder).name, str(figures["generated"]), f"{figures['stop_rate']:.0%}",
+                    cluster, name, str(figures["generated"]), f"{figures['stop_rate']:.0%}",
                     str(figures["truncated"]), str(figures["empty"]), str(figures["off_format"]),
                     f"{figures['mean_answer_characters']:.0f}", f"{figures['mean_reference_characters']:.0f}",
                 ))  # fmt: skip

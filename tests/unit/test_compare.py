@@ -90,6 +90,13 @@ def test_further_folders_are_compared_with_the_first(folders):
     assert describe(comparison).count("Better:") == 2
 
 
+def test_folders_of_one_name_are_told_apart(folders, tmp_path):
+    shutil.copytree(folders[1], tmp_path / "other" / "tuned")
+    text = describe(compare(CompareConfig(base=folders[0], tuned=[folders[1], tmp_path / "other" / "tuned"])))
+    header = next(line for line in text.splitlines() if line.startswith("cluster "))
+    assert header.split()[3:] == [str(folders[0]), str(folders[1]), str(tmp_path / "other" / "tuned")]
+
+
 def test_unequal_items_are_refused(tmp_path):
     base = write(tmp_path / "b", predictions([0] * 8))
     fewer = write(tmp_path / "t", predictions([0] * 3))
