@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 
 from finetune import CompareConfig, EvaluateConfig, TrainConfig, compare, evaluate, train
-from finetune.comparison import Comparison
+from finetune.changes import Comparison
 from selfinstruct.command import table
 from selfinstruct.files import read_jsonl, write_jsonl
 

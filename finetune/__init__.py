@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from finetune.evaluation import evaluate as evaluate
     from finetune.inspection import InspectConfig as InspectConfig
     from finetune.inspection import inspect as inspect
+    from finetune.lineages import LineageConfig as LineageConfig
+    from finetune.lineages import lineage as lineage
     from finetune.merging import MergeConfig as MergeConfig
     from finetune.merging import merge as merge
+    from finetune.splitting import SplitConfig as SplitConfig
+    from finetune.splitting import split as split
     from finetune.training import train as train
 
 _HOMES = {
@@ -33,6 +37,8 @@ _HOMES = {
     "inspection": ("inspect", "InspectConfig"),
     "evaluation": ("evaluate", "EvaluateConfig"),
     "comparison": ("compare", "CompareConfig"),
+    "lineages": ("lineage", "LineageConfig"),
+    "splitting": ("split", "SplitConfig"),
     "merging": ("merge", "MergeConfig"),
     "conversation": ("chat", "ChatConfig"),
 }

@@ -1,4 +1,4 @@
-"""The program `finetune`: look at training data, train an adapter, evaluate, compare, merge, chat."""
+"""The program `finetune`: look at training data, train an adapter, merge, chat, and find out what it changed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ GROUP = LazyGroup(
         "compare": LazyCommand(
             "finetune.comparison", "compare", "CompareConfig", "Say what got better or worse between evaluations.",
             arguments=("base", "tuned"),
+        ),
+        "lineage": LazyCommand(
+            "finetune.lineages", "lineage", "LineageConfig",
+            "Show the training rows near changed items, and what made them.", arguments=("base", "tuned"),
+        ),
+        "split": LazyCommand(
+            "finetune.splitting", "split", "SplitConfig",
+            "Make training and test sets that share no data set.", arguments=("source",),
         ),
         "merge": LazyCommand(
             "finetune.merging", "merge", "MergeConfig", "Merge an adapter into its base model, shown to be the same."

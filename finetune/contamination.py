@@ -1,14 +1,17 @@
-"""Training rows that held-out tasks have too: found before training, by the decision of the filter `contamination`."""
+"""Training rows and held-out items that have something in common, by `selfinstruct.contamination.HeldOut`.
+
+What is learnt by heart from such a row says nothing of other tasks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.sources import ChatRow, Row
-from selfinstruct.filters.contamination import Contamination
-from selfinstruct.records import Instance
+from finetune.sources import Row
+from selfinstruct.contamination import Common, HeldOut
+from selfinstruct.records import Instance, TaskItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,34 +27,59 @@ class Finding:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """What an item and a training row have in common.
+
+    Attributes:
+        item: Its id.
+        row: Where the training row stands.
+        reason: In words.
+    """
+
+    item: str
+    row: str
+    reason: str
+
+
 def contaminated(rows: Sequence[Row], held_out: Sequence[Path]) -> dict[int, Finding]:
-    """Find rows that share 13 tokens in a row with a held-out prompt or answer, or resemble a held-out prompt.
+    """Find rows that have something in common with held-out tasks.
 
     Args:
         rows: Rows to be trained on.
         held_out: Files or folders of held-out tasks, in any form that evaluation reads.
 
     Returns:
-        Index in rows to what was found.
+        Index in rows to what was found first.
 
     Raises:
         InputError: When held-out tasks cannot be read.
     """
-    found: dict[int, Finding] = {}
-    for path in held_out:
-        tasks = Contamination(tasks=path)
-        for index, row in enumerate(rows):
-            if index not in found and (detail := next(filter(None, _common(tasks, row)), None)):
-                found[index] = Finding(row.place, detail)
-    return dict(sorted(found.items()))
+    if not held_out:
+        return {}
+    tasks = HeldOut.read(held_out)
+    first = ((index, next(_common(tasks, row), None)) for index, row in enumerate(rows))
+    return {index: Finding(rows[index].place, str(common)) for index, common in first if common}
 
 
-def _common(tasks: Contamination, row: Row) -> Iterator[str | None]:
-    """What each part of a row has in common with a held-out task."""
-    if not isinstance(row, ChatRow):
-        yield tasks.common(row.instruction, [Instance(row.input, row.output)])
-        return
-    if row.messages[0]["role"] == "system":
-        yield tasks.common(row.messages[0]["content"], [])
-    for question, answer in zip(row.asked, row.answers, strict=True):
-        yield tasks.common(question, [Instance("", answer)])
+def overlaps(items: Iterable[TaskItem], rows: Iterable[Row]) -> list[Overlap]:
+    """Find held-out items that have something in common with training rows.
+
+    Returns:
+        At most one for each item, with the first such row, in the items' order.
+    """
+    tasks = HeldOut()
+    ids = []
+    for item in items:
+        tasks.add(item, item.id)
+        ids.append(item.id)
+    found: dict[str, Overlap] = {}
+    for row in rows:
+        for common in _common(tasks, row):
+            found.setdefault(common.item, Overlap(common.item, row.place, f"{common.what} with it"))
+    return [found[id] for id in ids if id in found]
+
+
+def _common(tasks: HeldOut, row: Row) -> Iterator[Common]:
+    for exchange in row.exchanges:
+        yield from tasks.common(exchange.instruction, [Instance(exchange.input, exchange.output)])

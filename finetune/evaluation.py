@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -22,9 +22,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from finetune.metrics import SCORE
 from finetune.models import ModelSource, load_adapter, load_model, renderer_of, resolve, tokenizer_of
-from finetune.predictions import PARTIAL, PREDICTIONS, Prediction, grouped, metric_of, partial_file
+from finetune.predictions import PARTIAL, PREDICTIONS, Prediction, partial_file
 from finetune.questions import Question, ask, limited
-from finetune.statistics import Interval, mean_interval
+from finetune.scores import Score, scores
+from finetune.statistics import Interval
 from selfinstruct.command import Config, table
 from selfinstruct.errors import Error, InputError, Interrupted, UsageError
 from selfinstruct.files import (
@@ -75,18 +76,6 @@ class EvaluateConfig(Config):
 
 class _Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class Score(_Result):
-    """A mean of scores; `ci95` is null for a single one.
-
-    The metric of a cluster with items of several is, for example, "accuracy + exact_match": see `metric_of`.
-    """
-
-    metric: str
-    n: int
-    mean: float
-    ci95: Interval | None
 
 
 class Unscored(_Result):
@@ -186,9 +175,9 @@ def evaluate(config: EvaluateConfig) -> EvaluationSummary | EvaluationPlan:
         template_sha256=renderer.sha256,
         shots=config.shots,
         n=len(predictions),
-        overall=_scores(predictions, lambda p: p.metric),
-        clusters=_scores(predictions, lambda p: p.cluster),
-        tasks=_scores(predictions, lambda p: p.task),
+        overall=scores(predictions, lambda p: p.metric),
+        clusters=scores(predictions, lambda p: p.cluster),
+        tasks=scores(predictions, lambda p: p.task),
         truncated=sum(p.truncated for p in predictions),
         unscored=len(unscored),
         unscored_items=unscored,
@@ -370,18 +359,6 @@ def _eos_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return {tokenizer.eos_token_id, *(ended if isinstance(ended, list) else [ended])} - {None}
 
 
-def _scores(predictions: Sequence[Prediction], key: Callable[[Prediction], str]) -> dict[str, Score]:
-    return {
-        name: Score(
-            metric=metric_of(group),
-            n=len(group),
-            mean=math.fsum(p.score for p in group) / len(group),
-            ci95=mean_interval([p.score for p in group]),
-        )
-        for name, group in grouped(predictions, key).items()
-    }
-
-
 def describe(result: EvaluationSummary | EvaluationPlan) -> str:
     """An evaluation, or the plan of one, for people."""
     asked = f"{result.model}{f' with {result.adapter}' if result.adapter else ''}"
@@ -391,11 +368,20 @@ def describe(result: EvaluationSummary | EvaluationPlan) -> str:
         counted = [(name, metric, str(n)) for name, counts in result.clusters.items() for metric, n in counts.items()]
         lines += ["", table([("cluster", "metric", "items"), *counted])]
     else:
-        scores = [*result.clusters.items(), *((f"all {metric}", score) for metric, score in result.overall.items())]
+        shown = [*result.clusters.items(), *((f"all {metric}", score) for metric, score in result.overall.items())]
         rows = [
-            (name, score.metric, str(score.n), f"{score.mean:.3f}", _interval(score.ci95)) for name, score in scores
+            (
+                name,
+                score.metric,
+                str(score.n),
+                str(score.n_tasks),
+                f"{score.mean:.3f}",
+                _interval(score.ci95),
+                score.unit,
+            )
+            for name, score in shown
         ]
-        lines += ["", table([("cluster", "metric", "items", "mean", "95% interval"), *rows])]
+        lines += ["", table([("cluster", "metric", "items", "tasks", "mean", "95% interval", "by"), *rows])]
         if result.truncated:
             lines += ["", f"{result.truncated} answers were cut at the token limit (--max-new-tokens)."]
     if result.unscored_items:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,9 @@ from typing import IO, Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from selfinstruct.errors import InputError
-from selfinstruct.files import first_problem, hold, read_jsonl
+from selfinstruct.files import first_problem, hold, read_jsonl, read_toml, shipped
+from selfinstruct.records import TaskItem
+from selfinstruct.tasks import read_tasks
 
 PREDICTIONS = "predictions.jsonl"
 PARTIAL = "predictions.partial.jsonl"
@@ -102,6 +104,33 @@ def read_predictions(folder: Path) -> dict[str, Prediction]:
     if not predictions:
         raise InputError("holds no prediction", path=path, remedy="evaluate again")
     return predictions
+
+
+def asked_items(evaluation: Path, tasks: Sequence[Path], wanted: Iterable[str]) -> dict[str, TaskItem]:
+    """The held-out items behind predictions, whose prompts hold template and demonstrations as well.
+
+    Args:
+        evaluation: Folder of a finished evaluation.
+        tasks: Files and folders to read; if none, those that the evaluation's evaluate.toml names.
+        wanted: Ids of the items.
+
+    Raises:
+        InputError: When one of them is not there.
+    """
+    record = evaluation / "evaluate.toml"
+    if not tasks and record.is_file():
+        config = read_toml(record).get("config", {})
+        tasks = [Path(path) for path in config.get("tasks", ())] or [shipped("heldout")]
+    if not tasks:
+        raise InputError("holds no evaluate.toml", path=evaluation, remedy="say with --tasks where its items are")
+    items = {item.id: item for item in read_tasks(tasks)}
+    ids = list(wanted)
+    if missing := [id for id in ids if id not in items]:
+        raise InputError(
+            f"lacks {len(missing)} items of {evaluation}, {missing[0]} among them",
+            path=", ".join(map(str, tasks)), remedy="say with --tasks where they are",
+        )  # fmt: skip
+    return {id: items[id] for id in ids}
 
 
 def grouped(predictions: Iterable[Prediction], key: Callable[[Prediction], str]) -> dict[str, list[Prediction]]:

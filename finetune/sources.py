@@ -54,6 +54,11 @@ class InstructionRow:
         """Everything that is to be learnt."""
         return (self.output,)
 
+    @property
+    def exchanges(self) -> Sequence[InstructionRow]:
+        """The row itself."""
+        return (self,)
+
 
 @dataclass(frozen=True, slots=True)
 class ChatRow:
@@ -76,6 +81,13 @@ class ChatRow:
     def answers(self) -> Sequence[str]:
         """What the assistant says."""
         return [message["content"] for message in self.messages if message["role"] == "assistant"]
+
+    @property
+    def exchanges(self) -> Sequence[InstructionRow]:
+        """Each thing the user says with its answer, as a row by itself; a system message is one without an answer."""
+        system = [message["content"] for message in self.messages if message["role"] == "system"]
+        said = [*((text, "") for text in system), *zip(self.asked, self.answers, strict=True)]
+        return [InstructionRow(question, "", answer, self.place) for question, answer in said]
 
 
 Row = InstructionRow | ChatRow

@@ -244,6 +244,11 @@ class Ledger:
         )
         return tuple(Completion(prompt_key, *row) for row in rows)
 
+    def request(self, prompt_key: str) -> dict[str, Any] | None:
+        """What was asked under a key, as `Prompt.as_request` gives it; None where nothing was answered."""
+        row = self._row("SELECT request FROM completions WHERE prompt_key = ? AND choice = 0", (prompt_key,))
+        return json.loads(row[0]) if row else None
+
     def has_completions(self) -> bool:
         """Whether anything was ever answered."""
         return self._row("SELECT 1 FROM completions LIMIT 1") is not None

@@ -278,8 +278,9 @@ def plan(recipe: Recipe, folder: Path) -> list[Stage]:
             {**recipe.evaluate, "model": model[1]}, (*tasks, adapter), (predictions[1], tuned / "summary.json"),
         ),
         Stage(
-            "compare", "finetune", ("compare", str(base), str(tuned), "--out", str(compare), "--overwrite"), {},
-            predictions, (compare, folder / "compare.txt"),
+            "compare", "finetune",
+            ("compare", str(base), str(tuned), "--training-data", str(run), "--out", str(compare), "--overwrite"), {},
+            (*predictions, dataset), (compare, folder / "compare.txt"),
         ),
         Stage(
             "report", "selfinstruct",

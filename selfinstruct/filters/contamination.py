@@ -2,89 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from selfinstruct.contamination import NGRAM, THRESHOLD, HeldOut
 from selfinstruct.errors import InputError
 from selfinstruct.files import digest, sha256_file
 from selfinstruct.filters import Case, Filter
-from selfinstruct.novelty import NoveltyIndex, tokenize
-from selfinstruct.records import Instance, Verdict
+from selfinstruct.records import Verdict
 from selfinstruct.tasks import read_tasks, task_files
-
-# GPT-3's n-grams have 8 to 13 words (Brown et al., 2020, appendix C). What is shorter ("yes", "Paris") is anyone's.
-_MIN_TOKENS = 8
-
-
-class HeldOut:
-    """Held-out items, asked what a text has in common with them.
-
-    Args:
-        path: A file, or a folder of files, in any form that evaluation reads.
-        ngram: Tokens in a row that are no coincidence. A text with fewer counts as a whole.
-    """
-
-    def __init__(self, path: Path, ngram: int) -> None:
-        self._ngram, self._shortest = ngram, min(ngram, _MIN_TOKENS)
-        self._items: dict[str, str] = {}  # tokens in a row, and the first item that has them
-        self._beginnings: set[str] = set()  # of those, as long as the shortest
-        self._lengths: set[int] = set()
-        self._prompts = NoveltyIndex("unicode")
-        self._places: list[str] = []  # of the prompts
-        seen: set[str] = set()
-        for file in task_files([path]):
-            for item in read_tasks([file]):
-                prompt, place = joined(item.instruction, item.input), f"item '{item.id}' of {file}"
-                if prompt not in seen:
-                    self._prompts.add(prompt)
-                    self._places.append(place)
-                for text in {prompt, *item.references} - seen:
-                    self._add(text, place)
-                    seen.add(text)
-
-    def _add(self, text: str, place: str) -> None:
-        tokens = tokenize(text, "unicode")
-        if len(tokens) < self._shortest:
-            return
-        n = min(len(tokens), self._ngram)
-        self._lengths.add(n)
-        for start in range(len(tokens) - n + 1):
-            self._items.setdefault(" ".join(tokens[start : start + n]), place)
-            self._beginnings.add(" ".join(tokens[start : start + self._shortest]))
-
-    def shares(self, text: str) -> str | None:
-        """Which tokens in a row of a text an item has too, as the end of a sentence."""
-        tokens = tokenize(text, "unicode")
-        for start in range(len(tokens) - self._shortest + 1):
-            if " ".join(tokens[start : start + self._shortest]) in self._beginnings:
-                for n in self._lengths:
-                    if place := self._items.get(" ".join(tokens[start : start + n])):
-                        return f"shares {n} tokens in a row with {place}"
-        return None
-
-    def resembles(self, prompt: str, threshold: float) -> str | None:
-        """Which item's prompt a prompt has a ROUGE-L F above the threshold with, as the end of a sentence."""
-        nearest = self._prompts.nearest(prompt)
-        if not nearest or nearest[0].score <= threshold:
-            return None
-        return f"has ROUGE-L {nearest[0].score:.3f} with {self._places[nearest[0].position]}"
 
 
 class Contamination(Filter):
-    """A task that shares 13 tokens in a row with a held-out prompt or answer, or resembles a held-out prompt.
-
-    The first is GPT-3's test, the second the novelty filter's, on instruction and input together.
-    """
+    """A task that has something in common with a held-out one: see `selfinstruct.contamination.HeldOut`."""
 
     kind: Literal["contamination"] = "contamination"
     by_instruction: ClassVar[bool] = True
     tasks: Path = Field(description="Held-out tasks: a file, or a folder that is read whole.")
-    ngram: int = Field(13, ge=3, description="Tokens in a row that are no coincidence.")
-    threshold: float = Field(0.7, ge=0, lt=1, description="Largest ROUGE-L F with a held-out prompt.")
+    ngram: int = Field(NGRAM, ge=3, description="Tokens in a row that are no coincidence.")
+    threshold: float = Field(THRESHOLD, ge=0, lt=1, description="Largest ROUGE-L F with a held-out prompt or answer.")
     sha256: str = Field("", description="Of the files' contents; found when not given, so that a change is noticed.")
 
     @model_validator(mode="before")
@@ -96,30 +35,9 @@ class Contamination(Filter):
 
     def judge(self, case: Case) -> Verdict | None:
         """By tokens in a row anywhere, then by the prompt as a whole, once its input is known."""
-        found = self.common(case.instruction, case.instances)
-        return Verdict("contamination", found) if found else None
-
-    def common(self, instruction: str, instances: Iterable[Instance]) -> str | None:
-        """What a task has in common with a held-out one, in words.
-
-        Raises:
-            InputError: When the held-out tasks have changed.
-        """
-        held_out = _held_out(self.tasks, self.ngram, self.sha256)
-        if found := held_out.shares(instruction):
-            return f"the instruction {found}"
-        for instance in instances:
-            prompt = joined(instruction, instance.input)
-            if found := held_out.shares(prompt) or held_out.resembles(prompt, self.threshold):
-                return f"the task {found}"
-            if found := held_out.shares(instance.output):
-                return f"the answer {found}"
-        return None
-
-
-def joined(instruction: str, input: str) -> str:
-    """Instruction and input as one text."""
-    return f"{instruction}\n{input}" if input else instruction
+        held_out = _held_out(self.tasks, self.ngram, self.threshold, self.sha256)
+        found = next(held_out.common(case.instruction, case.instances), None)
+        return Verdict("contamination", str(found)) if found else None
 
 
 def fingerprint(path: Path) -> str:
@@ -135,7 +53,7 @@ def fingerprint(path: Path) -> str:
 
 
 @lru_cache(maxsize=2)
-def _held_out(path: Path, ngram: int, sha256: str) -> HeldOut:
+def _held_out(path: Path, ngram: int, threshold: float, sha256: str) -> HeldOut:
     if fingerprint(path) != sha256:
         raise InputError(f"has changed: it had the hash {sha256}", path=path, remedy="restore it, or leave sha256 out")
-    return HeldOut(path, ngram)
+    return HeldOut.read([path], ngram, threshold)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from selfinstruct.contamination import plain_name
 from selfinstruct.errors import UsageError
 from selfinstruct.tasks import read_tasks
 from selfinstruct.templating.config import TemplatesConfig
@@ -16,7 +16,7 @@ class HeldOut:
     """What must not be trained on.
 
     Attributes:
-        names: Of clusters and data sets, as `_plain` makes them; empty if nothing is held out.
+        names: Of clusters and data sets, as `plain_name` makes them; empty if nothing is held out.
         wanted: Whether it is what is to be written, and nothing else.
     """
 
@@ -33,16 +33,11 @@ class HeldOut:
         names = set(config.hold_out)
         for item in read_tasks(config.hold_out_tasks) if config.hold_out_tasks else ():
             names |= {item.cluster, item.task}
-        return cls(frozenset(map(_plain, names)), config.format == "tasks")
+        return cls(frozenset(map(plain_name, names)), config.format == "tasks")
 
     def keeps(self, cluster: str, dataset: str) -> bool:
         """Whether rows of this data set may be written."""
-        return not self.names or bool({_plain(cluster), _plain(dataset)} & self.names) == self.wanted
-
-
-def _plain(name: str) -> str:
-    """A name without what differs between collections: "Data-to-Text" is data_to_text, summarization is with s."""
-    return re.sub(r"[\W_]+", "_", name.casefold()).replace("ization", "isation")
+        return not self.names or bool({plain_name(cluster), plain_name(dataset)} & self.names) == self.wanted
 
 
 def check_known(config: TemplatesConfig, clusters: Iterable[str]) -> None:
@@ -51,7 +46,7 @@ def check_known(config: TemplatesConfig, clusters: Iterable[str]) -> None:
     Raises:
         UsageError: For a cluster that is none of these.
     """
-    known = {_plain(cluster): cluster for cluster in clusters}
+    known = {plain_name(cluster): cluster for cluster in clusters}
     for name in config.hold_out:
-        if _plain(name) not in known:
+        if plain_name(name) not in known:
             raise UsageError(f"--hold-out: there is no cluster '{name}' here; there are {', '.join(known.values())}")

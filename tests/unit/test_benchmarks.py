@@ -17,6 +17,7 @@ from tests.generating import ROOT
 ARGUMENTS = {
     "crash_survival": ("--kills", "3"),
     "ledger": ("--rows", "2000", "--accepted", "100"),
+    "statistics_simulation": ("--experiments", "10"),
     "novelty": ("data/seed_tasks.jsonl", "--quick", "--pools", "150,2500"),
     "strategies": ("--model", "scripted", "--num-instructions", "20"),
 }
@@ -107,3 +108,14 @@ def test_strategies_are_run_to_their_end(results):
     chinese = yields["self-instruct --language zh"]
     assert chinese["closed_by"] == "saturated"
     assert chinese["rejected"]["language"] > 10 * max(chinese["accepted"], 1)
+
+
+def test_every_condition_is_simulated(results):
+    figures, printed = results["statistics_simulation"]
+    assert {(c["of"], c["scores"]) for c in figures["coverages"]} == {
+        (of, scores) for of in ("mean", "difference") for scores in ("0 or 1", "ROUGE-like")
+    }
+    assert {c["correlation"] for c in figures["coverages"]} == {0, 0.25, 0.5}
+    assert all(c["experiments"] == 10 and 0.5 < c["covered"] <= 1 for c in figures["coverages"])
+    assert printed.count("| mean | ") == printed.count("| difference | ") == len(figures["coverages"]) / 2
+    assert len(figures["false_verdicts"]) == 6

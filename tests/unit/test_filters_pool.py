@@ -107,7 +107,16 @@ def test_short_answers_are_anyones_and_middling_ones_count_whole(tmp_path):
     one = Contamination(tasks=held_out(tmp_path / "a.jsonl", *rows))
     assert detail(one, "Tell me something new.", "", "Yes.") is None
     assert "shares 9 tokens in a row" in (detail(one, "Tell me of a journey.", "", f"Well: {middling}") or "")
-    assert detail(one, "Tell me of a journey.", "", "They met in Oslo, then sailed on to Rome.") is None
+    assert detail(one, "Tell me of a journey.", "", "They met in Oslo, but went on by train.") is None
+
+
+def test_answers_resemble_references_but_short_ones_do_not(tmp_path):
+    middling = "They met in Oslo, then sailed on to Bergen."
+    path = held_out(tmp_path / "a.jsonl", ("Where did they go?", "", middling), ("Where is it?", "", "It is in Rome"))
+    one = Contamination(tasks=path)
+    found = detail(one, "Tell me of a journey.", "", "They met in Oslo, then sailed on to Rome.")
+    assert found == f"the answer has ROUGE-L 0.889 with item 'a/1' of {path}"
+    assert detail(one, "Tell me of a place.", "", "It is in Rome") is None
 
 
 def test_resemblance_is_of_instruction_and_input_and_strict(tmp_path):

@@ -65,7 +65,8 @@ def test_dry_run_says_what_would_run_and_what_it_would_cost(tmp_path, capfd):
         "  finetune train --config o/recipe.toml --data o/generate --out o/train",
         "  finetune evaluate --config o/recipe.toml --model embedded --out o/evaluate-base",
         "  finetune evaluate --config o/recipe.toml --model embedded --adapter o/train/adapter --out o/evaluate-tuned",
-        "  finetune compare o/evaluate-base o/evaluate-tuned --out o/compare.json --overwrite",
+        "  finetune compare o/evaluate-base o/evaluate-tuned --training-data o/generate --out o/compare.json"
+        " --overwrite",
         "  selfinstruct report o/generate o/train o/evaluate-base o/evaluate-tuned --compare o/compare.json"
         " --out o/report.html --overwrite",
     ]
