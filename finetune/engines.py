@@ -1,0 +1,114 @@
+"""What can answer questions: the interface, and the engine that asks an OpenAI-compatible endpoint.
+
+`transformers_engine` is the one that computes here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from finetune.answers import Answer
+from finetune.questions import Question
+from selfinstruct.asking import EndpointConfig, Spent, ask_all
+from selfinstruct.files import digest
+from selfinstruct.records import Completion, Endpoint, Message, Prompt
+from selfinstruct.render import AlpacaRenderer, ChatRenderer, Renderer
+
+KeepAnswers = Callable[[Mapping[int, Answer]], None]
+"""Takes new answers by the index of their question."""
+
+
+class Engine(Protocol):
+    """Answers questions.
+
+    Attributes:
+        model: The model's public name.
+        location: Where it is.
+        renderer: Turns tasks into its prompts.
+        ranks: Whether it tells log-likelihoods, so that options can be ranked.
+        identity: All that shapes an answer besides its question, as JSON values.
+        spent: What requests took; None where none are made.
+    """
+
+    model: str
+    location: str
+    renderer: Renderer
+    ranks: bool
+    identity: Mapping[str, Any]
+    spent: Spent | None
+
+    def problem(self, question: Question) -> str | None:
+        """Why a question cannot be put to the model at all; None when it can."""
+        ...
+
+    def answer(self, questions: Sequence[Question], keep: KeepAnswers) -> None:
+        """Answer questions.
+
+        Args:
+            questions: None of them with a `problem`.
+            keep: Is given answers as they come.
+        """
+        ...
+
+
+class EndpointEngine:
+    """A model behind an OpenAI-compatible endpoint, which generates answers and ranks nothing.
+
+    Requests go through a ledger and a budget, so that a reply that was paid for is never asked for again. Answers are
+    asked for at temperature 0; an endpoint may still vary them.
+
+    Args:
+        config: Where, and under which caps.
+        model: The model's name there.
+        template: "auto" or "chat" sends one user message, to which the server applies the model's template; "alpaca"
+            sends Alpaca's prompt to the API for plain completions.
+        max_new_tokens: Most tokens of an answer.
+        ledger: Its file.
+    """
+
+    ranks = False
+
+    def __init__(self, config: EndpointConfig, model: str, template: str, max_new_tokens: int, ledger: Path) -> None:
+        self._config, self._max_new_tokens, self._ledger = config, max_new_tokens, ledger
+        self._endpoint: Endpoint = "completions" if template == "alpaca" else "chat"
+        self.model, self.location = model, config.url
+        self.renderer: Renderer = AlpacaRenderer("", "") if template == "alpaca" else _MESSAGE
+        self.identity: Mapping[str, Any] = {"model": model, "endpoint": f"{config.url} {self._endpoint}"}
+        self.spent: Spent | None = None
+
+    def problem(self, question: Question) -> None:
+        """None: only the endpoint knows."""
+
+    def answer(self, questions: Sequence[Question], keep: KeepAnswers) -> None:
+        """Ask all questions, see `Engine`.
+
+        Raises:
+            Error: See `asking.ask_all`.
+        """
+
+        def receive(index: int, completion: Completion) -> None:
+            keep({index: _answer(completion)})
+
+        prompts = [
+            Prompt(({"role": "user", "content": question.prompt},), max_tokens=self._max_new_tokens, temperature=0.0)
+            for question in questions
+        ]
+        self.spent = ask_all(
+            self._config, self.model, self._endpoint, self._ledger, digest(self.identity), prompts, receive
+        )
+
+
+def _user_text(messages: list[Message], generation_prompt: bool) -> str:
+    return messages[0]["content"]
+
+
+# The text of the user's message is all of the prompt that is known here.
+_MESSAGE = ChatRenderer(_user_text, "the endpoint's own", "", "")
+
+
+def _answer(completion: Completion) -> Answer:
+    if completion.finish_reason == "error":
+        return Answer(error=completion.error or "the endpoint refuses it")
+    return Answer(completion.text.strip(), stop="length" if completion.finish_reason == "length" else "eos")
