@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from finetune.config import TrainConfig as TrainConfig
     from finetune.evaluation import EvaluateConfig as EvaluateConfig
     from finetune.evaluation import evaluate as evaluate
+    from finetune.judging import JudgeConfig as JudgeConfig
+    from finetune.judging import judge as judge
     from finetune.training import train as train
 
 _HOMES = {
@@ -26,6 +28,7 @@ _HOMES = {
     "training": ("train",),
     "evaluation": ("evaluate", "EvaluateConfig"),
     "comparison": ("compare", "CompareConfig"),
+    "judging": ("judge", "JudgeConfig"),
 }
 
 

@@ -16,6 +16,10 @@ GROUP = LazyGroup(
             "finetune.comparison", "compare", "CompareConfig", "Say what got better or worse between evaluations.",
             arguments=("base", "tuned"),
         ),
+        "judge": LazyCommand(
+            "finetune.judging", "judge", "JudgeConfig", "Let a model behind an endpoint compare generated answers.",
+            arguments=("base", "tuned"),
+        ),
     },
     help="Fine-tune an open model with LoRA, and show on held-out tasks what it changed.",
     distribution="selfinstruct",

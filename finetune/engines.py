@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from selfinstruct.records import Completion, Endpoint, Message, Prompt
 from selfinstruct.render import AlpacaRenderer, ChatRenderer, Renderer
 
 KeepAnswers = Callable[[Mapping[int, Answer]], None]
-"""Takes new answers by the index of their question."""
+"""Takes new answers by the number of their question."""
 
 
 class Engine(Protocol):
@@ -43,11 +43,11 @@ class Engine(Protocol):
         """Why a question cannot be put to the model at all; None when it can."""
         ...
 
-    def answer(self, questions: Sequence[Question], keep: KeepAnswers) -> None:
+    def answer(self, questions: Mapping[int, Question], keep: KeepAnswers) -> None:
         """Answer questions.
 
         Args:
-            questions: None of them with a `problem`.
+            questions: By numbers that are theirs in every call for one evaluation; none of them with a `problem`.
             keep: Is given answers as they come.
         """
         ...
@@ -81,20 +81,20 @@ class EndpointEngine:
     def problem(self, question: Question) -> None:
         """None: only the endpoint knows."""
 
-    def answer(self, questions: Sequence[Question], keep: KeepAnswers) -> None:
+    def answer(self, questions: Mapping[int, Question], keep: KeepAnswers) -> None:
         """Ask all questions, see `Engine`.
 
         Raises:
             Error: See `asking.ask_all`.
         """
 
-        def receive(index: int, completion: Completion) -> None:
-            keep({index: _answer(completion)})
+        def receive(number: int, completion: Completion) -> None:
+            keep({number: _answer(completion)})
 
-        prompts = [
-            Prompt(({"role": "user", "content": question.prompt},), max_tokens=self._max_new_tokens, temperature=0.0)
-            for question in questions
-        ]
+        prompts = {
+            number: Prompt(({"role": "user", "content": q.prompt},), max_tokens=self._max_new_tokens, temperature=0.0)
+            for number, q in questions.items()
+        }
         self.spent = ask_all(
             self._config, self.model, self._endpoint, self._ledger, digest(self.identity), prompts, receive
         )

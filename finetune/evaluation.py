@@ -327,22 +327,23 @@ def _answers(
             keep(known)
             answers |= known
         # Two items may be one question: the same prompt with the same options.
-        open_questions = {key: question for key, question in zip(keys, questions, strict=True) if key not in answers}
-        open_keys = list(open_questions)
+        asked = dict(zip(keys, questions, strict=True))
+        key_of = dict(enumerate(asked))
+        open_questions = {number: asked[key] for number, key in key_of.items() if key not in answers}
         reused = sum(key in answers for key in keys)
-        with Progress("question", len(keys), reused) as shown:
+        with Progress("question", len(asked), len(asked) - len(open_questions)) as shown:
 
             def receive(done: Mapping[int, Answer]) -> None:
-                new = {open_keys[index]: answer for index, answer in done.items()}
+                new = {key_of[number]: answer for number, answer in done.items()}
                 keep({key: answer for key, answer in new.items() if answer.error is None})
                 if cache:
                     cache.keep(new)
                 answers.update(new)
-                shown.update(len(keys) - len(open_keys) + sum(key in answers for key in open_keys), "")
+                shown.update(len(answers), "")
 
-            if open_keys:
+            if open_questions:
                 try:
-                    engine.answer(list(open_questions.values()), receive)
+                    engine.answer(open_questions, receive)
                 except KeyboardInterrupt as error:
                     raise Interrupted(f"interrupted; the same command goes on with {config.out}") from error
         return [(question, answers[key]) for key, question in zip(keys, questions, strict=True)], reused

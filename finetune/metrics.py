@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
+from selfinstruct.errors import InputError
 from selfinstruct.novelty import tokenize
 
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -97,13 +98,22 @@ def regex(prediction: str, references: Sequence[str]) -> float:
 def json_schema(prediction: str, references: Sequence[str]) -> float:
     """1 if the prediction is JSON that conforms to any reference, a JSON Schema, else 0.
 
-    A code fence around the whole answer is taken off. References to other documents are not followed.
+    A code fence around the whole answer is taken off.
+
+    Raises:
+        InputError: When a schema refers to another document; none is fetched.
     """
+    from referencing.exceptions import Unresolvable
+
     try:
         value = parsed(prediction)
     except ValueError:
         return 0.0
-    return float(any(_validator(reference).is_valid(value) for reference in references))
+    try:
+        return float(any(_validator(reference).is_valid(value) for reference in references))
+    except Unresolvable as error:
+        problem = f"a JSON Schema refers to {error.ref}, which is not in it"
+        raise InputError(problem, field="references", remedy="write it into the schema") from error
 
 
 def parsed(answer: str) -> Any:

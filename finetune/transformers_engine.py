@@ -74,6 +74,7 @@ class TransformersEngine:
         self._tokenizer = load_tokenizer(self._source)
         self.renderer = renderer_for(self._tokenizer, _template(template, adapter, self._tokenizer))
         self._context_length = _context_length(self._source)
+        self._model: Any = None
         self._encoded: dict[tuple[str, tuple[str, ...]], EncodedOptions | Tokens] = {}
 
     def problem(self, question: Question) -> str | None:
@@ -84,7 +85,7 @@ class TransformersEngine:
             return None
         return f"takes {n_tokens} tokens with its answer, the model's context is {self._context_length}"
 
-    def answer(self, questions: Sequence[Question], keep: KeepAnswers) -> None:
+    def answer(self, questions: Mapping[int, Question], keep: KeepAnswers) -> None:
         """Answer questions, those with options to rank first; see `Engine`.
 
         Raises:
@@ -92,9 +93,9 @@ class TransformersEngine:
         """
         from finetune import scoring
 
-        model = self._load()
+        model = self.load()
         options, prompts = {}, {}
-        for index, question in enumerate(questions):
+        for index, question in questions.items():
             encoded = self._encode(question)
             if isinstance(encoded, list):
                 prompts[index] = encoded
@@ -136,15 +137,19 @@ class TransformersEngine:
             self._encoded[key] = encode_options(self._tokenizer, *key) if key[1] else encode(self._tokenizer, key[0])
         return self._encoded[key]
 
-    def _load(self) -> Any:
+    def load(self) -> Any:
+        """The model with its adapter, ready to compute; `answer` does so by itself."""
         import torch
 
+        if self._model is not None:
+            return self._model
         if self._threads:
             torch.set_num_threads(self._threads)
         model: Any = load_model(self._source).to(self._device)
         if self._adapter is not None:
             model = load_adapter(model, self._adapter)
-        return model.eval()
+        self._model = model.eval()
+        return self._model
 
     def _generated(self, prompt: Tokens, answer: Tokens, eos_ids: set[int]) -> Answer:
         return Answer(

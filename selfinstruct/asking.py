@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,7 +48,12 @@ class EndpointConfig(Config):
 
     @property
     def url(self) -> str:
-        """The endpoint's address; OpenAI's own by default."""
+        """The endpoint's address; OpenAI's own by default.
+
+        Raises:
+            UsageError: When it cannot be used.
+        """
+        check_base_url(self.base_url or OPENAI_URL)
         return self.base_url or OPENAI_URL
 
 
@@ -67,7 +72,7 @@ class Spent:
 
 
 def ask_all(
-    config: EndpointConfig, model: str, endpoint: Endpoint, ledger: Path, identity: Any, prompts: Sequence[Prompt],
+    config: EndpointConfig, model: str, endpoint: Endpoint, ledger: Path, identity: Any, prompts: Mapping[int, Prompt],
     keep: Callable[[int, Completion], None],
 ) -> Spent:  # fmt: skip
     """Ask each prompt once; what the ledger has is not asked again.
@@ -78,8 +83,8 @@ def ask_all(
         endpoint: Which API.
         ledger: Of all requests and replies; made when missing.
         identity: A JSON value; with another one, everything is asked anew.
-        prompts: What is asked.
-        keep: Is given the reply to each prompt by the prompt's index, as it comes; finish_reason "error" where the
+        prompts: What is asked, by numbers; the same prompt under the same number is asked once for all calls.
+        keep: Is given the reply to each prompt by its number, as it comes; finish_reason "error" where the
             endpoint refuses this one for good.
 
     Raises:
@@ -91,7 +96,6 @@ def ask_all(
     """
     import anyio
 
-    check_base_url(config.url)
     key = key_of(config.url, config.api_key_env, named="api_key_env" in config.model_fields_set)
     ledger.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -102,7 +106,7 @@ def ask_all(
 
 async def _ask_all(
     config: EndpointConfig, model: str, endpoint: Endpoint, key: str | None, path: Path, config_key: str,
-    prompts: Sequence[Prompt], keep: Callable[[int, Completion], None],
+    prompts: Mapping[int, Prompt], keep: Callable[[int, Completion], None],
 ) -> Spent:  # fmt: skip
     import anyio
 
@@ -125,20 +129,20 @@ async def _ask_all(
             server, ledger, budget, config_key, config.concurrency, config.requests_per_minute
         ) as teacher:
 
-            async def ask(index: int) -> None:
+            async def ask(number: int, prompt: Prompt) -> None:
                 try:
-                    completion, *_ = await teacher.ask(index, "answer", prompts[index])
+                    completion, *_ = await teacher.ask(number, "answer", prompt)
                 except Stopped:
                     return
                 except Error as error:
                     errors.append(error)
                     teacher.stop()
                     return
-                keep(index, completion)
+                keep(number, completion)
 
             async with anyio.create_task_group() as tasks:
-                for index in range(len(prompts)):
-                    tasks.start_soon(ask, index)
+                for number, prompt in prompts.items():
+                    tasks.start_soon(ask, number, prompt)
         if errors:
             raise errors[0]
         total = ledger.requests()

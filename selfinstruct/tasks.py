@@ -166,7 +166,7 @@ def _data_set_rows(source: str) -> Iterator[_Row]:
     for number, row in enumerate(data, start=1):
         # A table has every column in every row, null where a line would leave it out.
         values = {name: value for name, value in row.values.items() if value is not None}
-        yield _Row(values, data.name, number, Path(source), number)
+        yield _Row(values, data.name, number, Path(source), row.line)
 
 
 def _items(row: _Row) -> list[TaskItem]:

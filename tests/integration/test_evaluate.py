@@ -392,8 +392,8 @@ class Narrow(TransformersEngine):
 
     room = 0
 
-    def _load(self):
-        model = super()._load()
+    def load(self):
+        model = super().load()
 
         def check(_, __, given):
             if given["input_ids"].numel() > self.room:
@@ -405,7 +405,7 @@ class Narrow(TransformersEngine):
 
 def collected(engine, questions):
     answers = {}
-    engine.answer(questions, answers.update)
+    engine.answer(dict(enumerate(questions)), answers.update)
     return [answers[index] for index in range(len(questions))]
 
 
