@@ -151,7 +151,9 @@ class EvaluationSummary(_Result):
     overall: dict[str, Score]
     clusters: dict[str, Score]
     tasks: dict[str, Score]
-    answers: dict[str, AnswerFigures] = Field(description="How answers were, by cluster.")
+    answers: dict[str, dict[str, AnswerFigures]] = Field(
+        description="How answers were: overall by metric, and by the names of clusters and tasks."
+    )
     wordings: int
     spread: dict[str, Spread] = Field(description="By cluster, with several wordings; by task, with several templates.")
     truncated: int = Field(description="Generated answers cut at the token limit.")
@@ -237,7 +239,11 @@ def evaluate(config: EvaluateConfig) -> EvaluationSummary | EvaluationPlan:
         overall=_scores(predictions, lambda p: p.metric),
         clusters=_scores(predictions, lambda p: p.cluster),
         tasks=_scores(predictions, lambda p: p.task),
-        answers=answer_figures(predictions, lambda p: p.cluster),
+        answers={
+            "overall": answer_figures(predictions, lambda p: p.metric),
+            "clusters": answer_figures(predictions, lambda p: p.cluster),
+            "tasks": answer_figures(predictions, lambda p: p.task),
+        },
         wordings=config.wordings,
         spread=spreads([p for p in predictions if p.wordings], lambda p: p.cluster)
         or spreads(predictions, lambda p: p.task),
@@ -430,7 +436,9 @@ def _describe_summary(summary: EvaluationSummary) -> list[str]:
         (name, score.metric, str(score.n), f"{score.mean:.3f}", _interval(score.ci95)) for name, score in scores
     ]
     lines = ["", table([("cluster", "metric", "items", "mean", "95% interval"), *rows])]
-    generated = {name: figures for name, figures in summary.answers.items() if figures.stop_rate is not None}
+    generated = {
+        name: figures for name, figures in summary.answers["clusters"].items() if figures.stop_rate is not None
+    }
     if generated:
         header = ("generated answers", "n", "ended by themselves", "empty", "off format", "characters", "reference's")
         rows = [

@@ -34,6 +34,7 @@ from selfinstruct.files import (
     write_jsonl,
     write_text,
 )  # fmt: skip
+from selfinstruct.ledger import only_process
 from selfinstruct.progress import Progress
 from selfinstruct.records import Completion, Prompt
 
@@ -186,7 +187,9 @@ def judge(config: JudgeConfig) -> JudgeSummary:
             shown.update(len(replies), "")
 
         ledger = config.out / LEDGER
-        spent = ask_all(config, config.judge_model, "chat", ledger, digest(identity), dict(enumerate(prompts)), receive)
+        numbered = dict(enumerate(prompts))
+        with only_process(config.out):
+            spent = ask_all(config, config.judge_model, "chat", ledger, digest(identity), numbered, receive)
     of_item = {base.item: (replies[2 * n], replies[2 * n + 1]) for n, (base, _) in enumerate(differing)}
     judgements = [_judgement(base, tuned, of_item.get(base.item)) for base, tuned in pairs]
     judged = [judgement for judgement in judgements if judgement.score is not None]

@@ -358,7 +358,9 @@ def test_figures_stand_beside_the_scores(model, tmp_path):
     summary = evaluate(settings(model, tmp_path / "sums.jsonl", tmp_path / "out"))
     predictions = read_predictions(tmp_path / "out").values()
     assert all(p.off_format for p in predictions if p.metric == "json_schema")
-    for name, figures in summary.answers.items():
+    assert summary.answers["overall"]["numeric"] == summary.answers["clusters"]["sums"]
+    assert summary.answers["tasks"]["sum"].n == 8
+    for name, figures in summary.answers["clusters"].items():
         own = [p for p in predictions if p.cluster == name]
         assert (figures.n, figures.generated) == (4, 4)
         assert figures.stop_rate == sum(p.stop == "eos" for p in own) / 4

@@ -1,6 +1,10 @@
 """Evaluation through an endpoint, and a judge behind one."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import asdict
 
 import pytest
@@ -12,6 +16,7 @@ from finetune.predictions import Prediction, read_predictions
 from selfinstruct.command import run_program
 from selfinstruct.errors import AuthenticationError, CapReached, InputError, UsageError
 from selfinstruct.files import write_jsonl
+from tests.generating import ROOT
 
 COUNTRIES = {"France": "Paris", "Italy": "Rome", "Spain": "Madrid", "Poland": "Warsaw"}
 
@@ -77,6 +82,27 @@ def test_the_same_command_asks_for_what_is_missing_only(server, tasks, tmp_path)
     assert len(server.log()) == 7
     whole = evaluate(settings(server, tasks, tmp_path / "whole"))
     assert whole.clusters == summary.clusters
+
+
+def test_an_interrupted_evaluation_keeps_what_was_asked_for(server, tasks, tmp_path):
+    server.set(script=SCRIPT, latency_s=0.3)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "finetune", "evaluate", "--model", "m", "--base-url", server.base_url, "--tasks",
+               str(tasks), "--out", str(out), "--max-new-tokens", "9", "--concurrency", "1", "--api-key-env", ""]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while len(server.log()) < 3:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert "the same command goes on" in errors
+    sent = len(server.log())
+    assert 3 <= sent < 7
+    summary = evaluate(settings(server, tasks, out))
+    assert (summary.n, summary.requests, len(server.log())) == (7, 7, 7)
 
 
 def test_an_unknown_price_cannot_be_capped(server, tasks, tmp_path):

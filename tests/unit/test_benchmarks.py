@@ -31,7 +31,7 @@ def results(tmp_path_factory):
     return results
 
 
-@pytest.mark.parametrize("program", ["teacher", "server", "crash_survival", "ledger"])
+@pytest.mark.parametrize("program", ["teacher", "server", "crash_survival", "ledger", "evaluation"])
 def test_every_program_has_help(program):
     printed, errors = start(program, "--help").communicate(timeout=60)
     assert printed.startswith("usage:"), errors
