@@ -88,7 +88,8 @@ def test_an_interrupted_evaluation_keeps_what_was_asked_for(server, tasks, tmp_p
     server.set(script=SCRIPT, latency_s=0.3)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "finetune", "evaluate", "--model", "m", "--base-url", server.base_url, "--tasks",
-               str(tasks), "--out", str(out), "--max-new-tokens", "9", "--concurrency", "1", "--api-key-env", ""]  # fmt: skip
+               str(tasks), "--out", str(out), "--max-new-tokens", "9", "--concurrency", "1",
+               "--api-key-env", ""]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while len(server.log()) < 3:
