@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--peer-python", type=Path, required=True, help="Python that has lm-eval[hf]==0.4.13")
     parser.add_argument("--tasks", type=Path, nargs="*", default=[], help="further task files, as finetune evaluate's")
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("--items", type=int, default=20, help="items of each task to agree on")
+    parser.add_argument("--items", type=int, default=12, help="items of each task to agree on")
     parser.add_argument("--speed-items", type=int, default=32, help="items of each kind of work to time")
     parser.add_argument("--trial-items", type=int, default=8, help="items to find the other's best batch size with")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 4, 16], help="sizes to try")
@@ -268,7 +268,7 @@ def _agree(
 ) -> list[Agreement]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        answered = {task: ours(engine, items)[:2] for task, items in tasks.items()}
+        answered = {task: ours(engine, _fitting(engine, items))[:2] for task, items in tasks.items()}
         for task, (questions, _) in answered.items():
             write_peer_task(folder, task, questions, given.max_new_tokens)
         found = theirs(given.peer_python, engine, folder, list(tasks), 1, given.threads)
@@ -277,6 +277,11 @@ def _agree(
             for task, (questions, answers) in answered.items()
             for agreement in compared(task, questions, answers, found[task]["samples"])
         ]
+
+
+def _fitting(engine: TransformersEngine, items: Sequence[TaskItem]) -> list[TaskItem]:
+    """Items that the model has room for: the other program cuts prompts, ours leaves them out."""
+    return [q.item for q in ask(items, items, engine.renderer, Setting()) if engine.problem(q) is None]
 
 
 def _measure(
@@ -290,19 +295,22 @@ def _measure(
             write_peer_task(folder, names[kind], questions, given.max_new_tokens)
             trial = _spread(questions, given.trial_items)
             write_peer_task(folder, f"trial_{names[kind]}", trial, given.max_new_tokens)
-        trials: dict[str, dict[int, float]] = {kind: {} for kind in tasks}
-        for batch_size in given.batch_sizes:
-            wanted = [f"trial_{names[kind]}" for kind in tasks]
-            found = theirs(given.peer_python, engine, folder, wanted, batch_size, given.threads)
-            for kind in tasks:
-                trials[kind][batch_size] = found[f"trial_{names[kind]}"]["seconds"]
-        best = {kind: min(seconds, key=seconds.__getitem__) for kind, seconds in trials.items()}
+        sizes = given.batch_sizes
+        best = dict.fromkeys(tasks, sizes[0])
+        if len(sizes) > 1:
+            wanted = [f"trial_{name}" for name in names.values()]
+            trials = {size: theirs(given.peer_python, engine, folder, wanted, size, given.threads) for size in sizes}
+            for kind, name in names.items():
+                seconds = {size: found[f"trial_{name}"]["seconds"] for size, found in trials.items()}
+                best[kind] = min(seconds, key=seconds.__getitem__)
         speeds = []
-        for kind, items in tasks.items():
-            found = theirs(given.peer_python, engine, folder, [names[kind]], best[kind], given.threads)
-            _, _, seconds = ours(engine, items)
-            n = len(items)
-            speeds.append(Speed(kind, n, n / seconds, n / found[names[kind]]["seconds"], best[kind]))
+        for size in sorted(set(best.values())):
+            kinds = [kind for kind in tasks if best[kind] == size]
+            wanted = [names[kind] for kind in kinds]
+            found = theirs(given.peer_python, engine, folder, wanted, size, given.threads)
+            for kind in kinds:
+                n, seconds = len(tasks[kind]), ours(engine, tasks[kind])[2]
+                speeds.append(Speed(kind, n, n / seconds, n / found[names[kind]]["seconds"], size))
         return speeds
 
 

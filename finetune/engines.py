@@ -29,6 +29,7 @@ class Engine(Protocol):
         renderer: Turns tasks into its prompts.
         ranks: Whether it tells log-likelihoods, so that options can be ranked.
         identity: All that shapes an answer besides its question, as JSON values.
+        packages: Whose versions belong to a record of the evaluation.
         spent: What requests took; None where none are made.
     """
 
@@ -37,6 +38,7 @@ class Engine(Protocol):
     renderer: Renderer
     ranks: bool
     identity: Mapping[str, Any]
+    packages: tuple[str, ...]
     spent: Spent | None
 
     def problem(self, question: Question) -> str | None:
@@ -69,6 +71,7 @@ class EndpointEngine:
     """
 
     ranks = False
+    packages: tuple[str, ...] = ("selfinstruct",)
 
     def __init__(self, config: EndpointConfig, model: str, template: str, max_new_tokens: int, ledger: Path) -> None:
         self._config, self._max_new_tokens, self._ledger = config, max_new_tokens, ledger

@@ -24,8 +24,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from finetune.answers import Answer, AnswerCache, partial_answers
 from finetune.engines import EndpointEngine, Engine
 from finetune.figures import AnswerFigures, Spread, answer_figures, spreads
-from finetune.metrics import SCORE, best_option, is_off_format, option_match, problem_of
-from finetune.predictions import PARTIAL, PREDICTIONS, Prediction, Reworded, grouped, metric_of
+from finetune.grading import graded, refused
+from finetune.metrics import problem_of
+from finetune.predictions import PARTIAL, PREDICTIONS, Prediction, grouped, metric_of
 from finetune.questions import Question, Setting, ask, limited
 from finetune.statistics import Interval, mean_interval
 from finetune.transformers_engine import NEWEST, TransformersEngine
@@ -195,16 +196,8 @@ def evaluate(config: EvaluateConfig) -> EvaluationSummary | EvaluationPlan:
     setting = Setting(config.shots, config.borrow_shots, config.wordings, config.list_options)
     asked = ask(items, pool, engine.renderer, setting)
     questions, unscored = _fitting(asked, engine)
-    adapter = None if config.adapter is None else str(config.adapter)
     if config.dry_run:
-        clusters: dict[str, Counter[str]] = {}
-        fitting = {question.item.id: question.item for question in questions}
-        for item in fitting.values():
-            clusters.setdefault(item.cluster, Counter())[item.metric] += 1
-        return EvaluationPlan(
-            model=engine.model, adapter=adapter, template=engine.renderer.name, shots=config.shots, n=len(fitting),
-            clusters={name: dict(counts) for name, counts in clusters.items()}, unscored_items=unscored,
-        )  # fmt: skip
+        return _plan(config, engine, questions, unscored)
 
     identity = {
         **engine.identity,
@@ -219,18 +212,49 @@ def evaluate(config: EvaluateConfig) -> EvaluationSummary | EvaluationPlan:
         return finished
     cache = _cache(config, engine)
     config.out.mkdir(parents=True, exist_ok=True)
-    versions = {name: version(name) for name in ("torch", "transformers", "peft")}
+    versions = {name: version(name) for name in engine.packages}
     record = {"config": config.model_dump(mode="json"), "identity": identity, "versions": versions}
     write_text(config.out / RECORD, to_toml(record))
 
     started = time.monotonic()
     answers, reused = _answers(engine, questions, config, cache)
-    unscored += _refused(answers)
-    predictions = _predictions(answers, {left.item for left in unscored})
-    summary = EvaluationSummary(
+    unscored += [Unscored(item=item, reason=f"was refused: {error}") for item, error in refused(answers).items()]
+    predictions = graded(answers)
+    if not predictions:
+        raise UsageError(f"no item was answered; the first, '{unscored[0].item}', {unscored[0].reason}")
+    summary = _summary(config, engine, predictions, unscored, reused, time.monotonic() - started)
+    write_jsonl(config.out / PREDICTIONS, map(asdict, predictions))
+    write_json(config.out / SUMMARY, summary.model_dump(mode="json"))
+    (config.out / PARTIAL).unlink()
+    return summary
+
+
+def _plan(
+    config: EvaluateConfig, engine: Engine, questions: Sequence[Question], unscored: list[Unscored]
+) -> EvaluationPlan:
+    items = {question.item.id: question.item for question in questions}
+    clusters: dict[str, Counter[str]] = {}
+    for item in items.values():
+        clusters.setdefault(item.cluster, Counter())[item.metric] += 1
+    return EvaluationPlan(
+        model=engine.model,
+        adapter=None if config.adapter is None else str(config.adapter),
+        template=engine.renderer.name,
+        shots=config.shots,
+        n=len(items),
+        clusters={name: dict(counts) for name, counts in clusters.items()},
+        unscored_items=unscored,
+    )
+
+
+def _summary(
+    config: EvaluateConfig, engine: Engine, predictions: Sequence[Prediction], unscored: Sequence[Unscored],
+    reused: int, elapsed_s: float,
+) -> EvaluationSummary:  # fmt: skip
+    return EvaluationSummary(
         model=engine.model,
         model_path=engine.location,
-        adapter=adapter,
+        adapter=None if config.adapter is None else str(config.adapter),
         template=engine.renderer.name,
         template_sha256=engine.renderer.sha256,
         shots=config.shots,
@@ -249,16 +273,12 @@ def evaluate(config: EvaluateConfig) -> EvaluationSummary | EvaluationPlan:
         or spreads(predictions, lambda p: p.task),
         truncated=sum(p.truncated for p in predictions),
         unscored=len(unscored),
-        unscored_items=unscored,
+        unscored_items=list(unscored),
         reused=reused,
         requests=engine.spent.requests if engine.spent else 0,
         cost_usd=engine.spent.cost_usd if engine.spent else 0.0,
-        elapsed_s=round(time.monotonic() - started, 3),
+        elapsed_s=round(elapsed_s, 3),
     )
-    write_jsonl(config.out / PREDICTIONS, map(asdict, predictions))
-    write_json(config.out / SUMMARY, summary.model_dump(mode="json"))
-    (config.out / PARTIAL).unlink()
-    return summary
 
 
 def _engine(config: EvaluateConfig) -> Engine:
@@ -353,53 +373,6 @@ def _answers(
                 except KeyboardInterrupt as error:
                     raise Interrupted(f"interrupted; the same command goes on with {config.out}") from error
         return [(question, answers[key]) for key, question in zip(keys, questions, strict=True)], reused
-
-
-def _refused(answers: Sequence[tuple[Question, Answer]]) -> list[Unscored]:
-    """Items that an endpoint refused to answer, in any of their wordings."""
-    reasons: dict[str, str] = {}
-    for question, answer in answers:
-        if answer.error is not None:
-            reasons.setdefault(question.item.id, f"was refused: {answer.error}")
-    return [Unscored(item=item, reason=reason) for item, reason in reasons.items()]
-
-
-def _predictions(answers: Sequence[tuple[Question, Answer]], left_out: set[str]) -> list[Prediction]:
-    """One prediction an item, in the order of the items."""
-    of_item: dict[str, list[Prediction]] = {}
-    for question, answer in answers:
-        if question.item.id not in left_out:
-            of_item.setdefault(question.item.id, []).append(_prediction(question, answer))
-    return [_joined(predictions) for predictions in of_item.values()]
-
-
-def _prediction(question: Question, answer: Answer) -> Prediction:
-    item = question.item
-    if question.is_ranked:
-        text = item.options[best_option(item.metric, item.options, answer.option_scores, answer.option_tokens)]
-        score = float(text in item.references)
-    elif item.metric == "option_match":
-        text, score = answer.text, option_match(answer.text, item.references, item.options)
-    else:
-        text, score = answer.text, SCORE[item.metric](answer.text, item.references)
-    return Prediction(
-        item=item.id, task=item.task, cluster=item.cluster, prompt=question.prompt, prediction=text,
-        references=item.references, options=item.options, option_scores=answer.option_scores, metric=item.metric,
-        score=score, stop=answer.stop, truncated=answer.stop == "length", option_tokens=answer.option_tokens,
-        wording=question.wording, prompt_tokens=answer.prompt_tokens, answer_tokens=answer.answer_tokens,
-        empty=not text, off_format=is_off_format(item.metric, text, item.options),
-    )  # fmt: skip
-
-
-def _joined(predictions: Sequence[Prediction]) -> Prediction:
-    """The wordings of one item as one prediction, whose score is their mean."""
-    first = predictions[0]
-    if len(predictions) == 1:
-        return first
-    reworded = tuple(
-        Reworded(p.wording, p.prompt, p.prediction, p.option_scores, p.score, p.stop, p.off_format) for p in predictions
-    )
-    return replace(first, score=math.fsum(p.score for p in predictions) / len(predictions), wordings=reworded)
 
 
 def _scores(predictions: Sequence[Prediction], key: Callable[[Prediction], str]) -> dict[str, Score]:

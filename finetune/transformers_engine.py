@@ -52,6 +52,7 @@ class TransformersEngine:
     """
 
     ranks = True
+    packages: tuple[str, ...] = ("torch", "transformers", "peft")
     spent: Spent | None = None
 
     def __init__(

@@ -131,6 +131,16 @@ def test_a_question_that_the_endpoint_refuses_is_unscored_and_listed(server, tas
     assert "maximum context length" in summary.unscored_items[0].reason
 
 
+def test_an_evaluation_in_which_everything_is_refused_has_no_score(server, tasks, tmp_path):
+    server.set(script=SCRIPT)
+    rows = [json.loads(line) for line in tasks.read_text().splitlines()]
+    write_jsonl(tasks, [{**rows[0], "input": "Italy " * 400}])
+    server.set(script=SCRIPT, context_length=300)
+    with pytest.raises(UsageError, match="no item was answered; the first, 'items/1', was refused"):
+        evaluate(settings(server, tasks, tmp_path / "out"))
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
 def test_the_plain_completions_of_alpacas_prompt(server, tasks, tmp_path):
     server.set(script=SCRIPT)
     summary = evaluate(settings(server, tasks, tmp_path / "out", template="alpaca"))
