@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from finetune.evaluation import evaluate as evaluate
     from finetune.inspection import InspectConfig as InspectConfig
     from finetune.inspection import inspect as inspect
+    from finetune.judging import JudgeConfig as JudgeConfig
+    from finetune.judging import judge as judge
     from finetune.lineages import LineageConfig as LineageConfig
     from finetune.lineages import lineage as lineage
     from finetune.merging import MergeConfig as MergeConfig
@@ -37,6 +39,7 @@ _HOMES = {
     "inspection": ("inspect", "InspectConfig"),
     "evaluation": ("evaluate", "EvaluateConfig"),
     "comparison": ("compare", "CompareConfig"),
+    "judging": ("judge", "JudgeConfig"),
     "lineages": ("lineage", "LineageConfig"),
     "splitting": ("split", "SplitConfig"),
     "merging": ("merge", "MergeConfig"),

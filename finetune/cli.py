@@ -19,6 +19,10 @@ GROUP = LazyGroup(
             "finetune.comparison", "compare", "CompareConfig", "Say what got better or worse between evaluations.",
             arguments=("base", "tuned"),
         ),
+        "judge": LazyCommand(
+            "finetune.judging", "judge", "JudgeConfig", "Let a model behind an endpoint compare generated answers.",
+            arguments=("base", "tuned"),
+        ),
         "lineage": LazyCommand(
             "finetune.lineages", "lineage", "LineageConfig",
             "Show the training rows near changed items, and what made them.", arguments=("base", "tuned"),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from finetune.answers import Stop
 from selfinstruct.errors import InputError
-from selfinstruct.files import first_problem, hold, read_jsonl, read_toml, shipped
+from selfinstruct.files import first_problem, read_jsonl, read_toml, shipped
 from selfinstruct.records import TaskItem
 from selfinstruct.tasks import read_tasks
 
@@ -22,16 +20,35 @@ PARTIAL = "predictions.partial.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
+class Reworded:
+    """What became of an item in one of several wordings; see `Prediction`."""
+
+    wording: str
+    prompt: str
+    prediction: str
+    option_scores: tuple[float, ...]
+    score: Annotated[float, Field(ge=0, le=1)]
+    stop: Stop | None
+    off_format: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """A model's answer to one item; a line of predictions.jsonl.
 
     Attributes:
         prompt: The exact rendered text, special tokens included.
-        prediction: The answer; of an item with options, the option with the largest log-likelihood.
+        prediction: The answer; where options were ranked, the option that ranks first.
         option_scores: Summed log-likelihood of each option; empty when the answer was generated.
-        score: 0 to 1.
+        score: 0 to 1; of an item that was asked in several wordings, their mean.
         stop: What ended a generated answer: "eos", or "length" when it was cut; None with options.
         truncated: Whether it was cut.
+        option_tokens: Tokens of each option, where options were ranked.
+        wording: Name of the wording, or of the template that made the prompt.
+        prompt_tokens, answer_tokens: Their numbers; None where an endpoint does not tell, or nothing was generated.
+        empty: Whether a generated answer has no text.
+        off_format: Whether it has nothing that its metric could compare; see `metrics.is_off_format`.
+        wordings: All wordings, the first one included, where there are several; all else is of the first.
     """
 
     item: str
@@ -44,8 +61,15 @@ class Prediction:
     option_scores: tuple[float, ...]
     metric: str
     score: Annotated[float, Field(ge=0, le=1)]
-    stop: Literal["eos", "length"] | None = None
+    stop: Stop | None = None
     truncated: bool = False
+    option_tokens: tuple[int, ...] = ()
+    wording: str = ""
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    empty: bool = False
+    off_format: bool = False
+    wordings: tuple[Reworded, ...] = ()
 
 
 _ADAPTER = TypeAdapter(Prediction)
@@ -57,24 +81,6 @@ def _prediction(values: dict[str, Any], path: Path, line: int) -> Prediction:
     except ValidationError as error:
         field, problem = first_problem(error)
         raise InputError(problem, path=path, line=line, field=field, remedy="evaluate again") from error
-
-
-@contextmanager
-def partial_file(folder: Path) -> Iterator[tuple[dict[str, Prediction], IO[str]]]:
-    """Predictions of an unfinished evaluation by item, and the file to append more to; a torn last line is dropped.
-
-    Raises:
-        InputError: For a wrong line.
-        UsageError: When another process is appending.
-    """
-    path = folder / PARTIAL
-    with open(path, "a+", encoding="utf-8") as file:
-        hold(file, folder)
-        written = path.read_bytes()
-        whole = written[: written.rfind(b"\n") + 1]
-        os.truncate(path, len(whole))
-        rows = [_prediction(json.loads(line), path, n) for n, line in enumerate(whole.splitlines(), start=1)]
-        yield {row.item: row for row in rows}, file
 
 
 def read_predictions(folder: Path) -> dict[str, Prediction]:

@@ -1,17 +1,23 @@
 """What a model makes of prompts: log-likelihoods of given options, and greedy answers; one batch at a time.
 
-Batches are padded on the left, so that all prompts end in one column, with positions counted from each prompt's own
-first token: a row's numbers do not depend on the rows beside it, up to floating-point rounding.
+Options are scored on a tree of tokens: what several sequences begin with (a prompt, the demonstrations of a task) is
+computed once, and each option sees its own prompt and itself only, by its mask. Generated answers are batched with
+padding on the left, so that all prompts end in one column. Positions are counted from each prompt's own first token:
+numbers do not depend on what is computed together, up to floating-point rounding.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from selfinstruct.errors import UsageError
 
@@ -20,26 +26,31 @@ if TYPE_CHECKING:
 
 Tokens = list[int]
 
+# A shorter opening that prompts share is computed again rather than kept.
+MIN_SHARED = 16
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedOptions:
-    """A prompt with the answers to rank after it, as token ids.
+    """A prompt with each of the answers to rank after it, as token ids.
 
     Attributes:
-        context: What all options have before them: the prompt, or all of it but its last tokens where an option's
-            first letters merge with them.
-        continuations: For each option the tokens after `context`.
-        n_given: For each option how many of those are still the prompt's, and not scored.
+        sequences: The prompt with each option.
+        n_given: For each how many tokens are the prompt's, and not scored.
     """
 
-    context: Tokens
-    continuations: tuple[Tokens, ...]
+    sequences: tuple[Tokens, ...]
     n_given: tuple[int, ...]
 
     @property
     def n_tokens(self) -> int:
         """Tokens of the prompt with its longest option."""
-        return len(self.context) + max(map(len, self.continuations))
+        return max(map(len, self.sequences))
+
+    @property
+    def n_scored(self) -> tuple[int, ...]:
+        """Tokens of each option."""
+        return tuple(len(tokens) - n for tokens, n in zip(self.sequences, self.n_given, strict=True))
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
@@ -57,92 +68,240 @@ def encode_options(tokenizer: PreTrainedTokenizerBase, prompt: str, options: Seq
         UsageError: When the prompt or an option has no token of its own, so that there is nothing to rank.
     """
     alone = encode(tokenizer, prompt)
-    whole = [encode(tokenizer, prompt + option) for option in options]
-    shared = [_n_shared(alone, tokens) for tokens in whole]
-    n_context = min(shared)
-    if n_context == 0:
+    sequences = tuple(encode(tokenizer, prompt + option) for option in options)
+    n_given = tuple(_n_shared(alone, tokens) for tokens in sequences)
+    if min(n_given) == 0:
         raise UsageError(f"the prompt {prompt!r} has no token of its own before the options")
-    for option, tokens, n_shared in zip(options, whole, shared, strict=True):
-        if len(tokens) == n_shared:
+    for option, tokens, n in zip(options, sequences, n_given, strict=True):
+        if len(tokens) == n:
             raise UsageError(f"the option {option!r} adds no token to its prompt, so it has no log-likelihood")
-    return EncodedOptions(
-        context=alone[:n_context],
-        continuations=tuple(tokens[n_context:] for tokens in whole),
-        n_given=tuple(n_shared - n_context for n_shared in shared),
-    )
+    return EncodedOptions(sequences, n_given)
 
 
 def _n_shared(first: Tokens, second: Tokens) -> int:
     """Length of the longest common prefix."""
-    pairs = zip(first, second, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
-def plan_batches(sizes: Sequence[tuple[int, int]], max_tokens: int) -> list[list[int]]:
-    """Group items of similar length.
+def plan_batches(sizes: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Group prompts of similar length.
 
     Args:
-        sizes: (rows, tokens a row) of each item.
-        max_tokens: Most tokens of a batch, padding included; an item larger than that has a batch of its own.
+        sizes: Tokens of each, with its longest answer.
+        max_tokens: Most tokens of a batch, padding included; one larger than that has a batch of its own.
 
     Returns:
-        Indices into `sizes`, the longest rows first.
+        Indices into `sizes`, the longest first.
     """
     batches: list[list[int]] = []
-    n_rows = longest = 0
-    for index in sorted(range(len(sizes)), key=lambda i: -sizes[i][1]):
-        rows, tokens = sizes[index]
-        if not batches or (n_rows + rows) * longest > max_tokens:
+    longest = 0
+    for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        if not batches or (len(batches[-1]) + 1) * longest > max_tokens:
             batches.append([])
-            n_rows, longest = 0, tokens
+            longest = sizes[index]
         batches[-1].append(index)
-        n_rows += rows
     return batches
 
 
-@torch.inference_mode()
-def option_log_likelihoods(model: Any, items: Sequence[EncodedOptions]) -> list[list[float]]:
-    """Summed log-likelihood of each option after its prompt.
+def plan_packs(items: Sequence[EncodedOptions], max_tokens: int) -> list[list[int]]:
+    """Group prompts that begin alike, for `OptionScorer`.
 
-    Each prompt runs through the model once; its keys and values are then repeated for its options. The last token of
-    an option is predicted only, so options of one token need no second pass.
+    A pack ends early where the next prompt begins so differently that more would be computed again than fits.
+
+    Args:
+        items: Prompts with their options.
+        max_tokens: Most tokens of a pack, without what its first prompt shares with the one before; a prompt larger
+            than that has a pack of its own.
+
+    Returns:
+        Indices into `items`, in the order of their tokens.
+    """
+    packs: list[list[int]] = []
+    room = n_common = 0
+    before: Tokens = []
+    for index in sorted(range(len(items)), key=lambda i: items[i].sequences[0]):
+        item = items[index]
+        n_prompt = min(item.n_given)
+        n_shared = min(n_prompt, _n_shared(before, item.sequences[0]))
+        n_new = n_prompt - n_shared + sum(len(tokens) - n_prompt for tokens in item.sequences)
+        is_worse = len(packs[-1]) > 1 and n_common - n_shared > room if packs else False
+        if not packs or n_new > room or is_worse:
+            packs.append([])
+            room, n_common = max_tokens, n_prompt
+        else:
+            n_common = min(n_common, n_shared)
+        packs[-1].append(index)
+        room -= n_new
+        before = item.sequences[0]
+    return packs
+
+
+class TokenTree:
+    """Sequences of tokens with every common beginning stored once.
+
+    Args:
+        sequences: At least one.
+        n_root: Tokens that all of them begin with and that are computed elsewhere.
+
+    Attributes:
+        tokens: Of each node; a parent stands before its children.
+        positions: Of each node in its sequences.
+        paths: For each sequence its nodes.
+    """
+
+    def __init__(self, sequences: Sequence[Tokens], n_root: int = 0) -> None:
+        self.tokens: list[int] = []
+        self.positions: list[int] = []
+        self.paths: list[list[int]] = []
+        self._n_root = n_root
+        self._parents: list[int] = []
+        children: dict[tuple[int, int], int] = {}
+        for sequence in sequences:
+            node, path = -1, []
+            for position in range(n_root, len(sequence)):
+                step = (node, sequence[position])
+                if step not in children:
+                    children[step] = len(self.tokens)
+                    self.tokens.append(sequence[position])
+                    self.positions.append(position)
+                    self._parents.append(node)
+                node = children[step]
+                path.append(node)
+            self.paths.append(path)
+
+    def visible(self) -> NDArray[np.bool_]:
+        """Which tokens each node sees: the root's, its ancestors and itself; shape (node, root + node)."""
+        n = len(self.tokens)
+        seen = np.zeros((n, self._n_root + n), dtype=bool)
+        seen[:, : self._n_root] = True
+        for node, parent in enumerate(self._parents):
+            if parent >= 0:
+                seen[node] = seen[parent]
+            seen[node, self._n_root + node] = True
+        return seen
+
+
+class OptionScorer:
+    """Log-likelihoods of options, pack by pack.
+
+    What a whole run of packs begins with (a task's instruction and demonstrations) is computed once and kept. An
+    architecture whose attention no mask can steer (sliding windows, recurrent layers) computes each sequence by itself.
 
     Args:
         model: A causal language model, with or without adapter.
-        items: One batch.
-
-    Returns:
-        Natural logarithms, in the order of items and options.
     """
-    ids, mask = _left_padded([item.context for item in items], model.device)
-    first, cache = _prefill(model, ids, mask)
 
-    options = [option for item in items for option in item.continuations]
-    n_tokens = torch.tensor([len(option) for option in options], device=model.device)
-    n_given = torch.tensor([n for item in items for n in item.n_given], device=model.device)
-    row_item = torch.tensor([i for i, item in enumerate(items) for _ in item.continuations], device=model.device)
-    targets = _right_padded(options, model.device)  # (option, token)
-    log_probs = _log_probs(first[row_item, None], targets[:, :1])
-    fed = targets[:, :-1]
-    if fed.shape[1]:
-        cache.batch_select_indices(row_item)
-        logits = model(
-            input_ids=fed,
-            # Padding comes after the options, where no token of theirs looks.
-            attention_mask=torch.cat([mask[row_item], torch.ones_like(fed)], dim=1),
-            position_ids=mask.sum(dim=1)[row_item, None] + torch.arange(fed.shape[1], device=model.device),
-            past_key_values=cache,
-        ).logits
-        log_probs = torch.cat([log_probs, _log_probs(logits, targets[:, 1:])], dim=1)
-    columns = torch.arange(targets.shape[1], device=model.device)
-    is_scored = (columns >= n_given[:, None]) & (columns < n_tokens[:, None])
-    sums = iter(log_probs.masked_fill(~is_scored, 0.0).sum(dim=1).tolist())
-    return [[next(sums) for _ in item.continuations] for item in items]
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._takes_trees = takes_trees(model)
+        self._root: Tokens = []
+        self._root_cache: Any = None
+
+    @torch.inference_mode()
+    def __call__(self, items: Sequence[EncodedOptions], following: Sequence[EncodedOptions] = ()) -> list[list[float]]:
+        """Summed log-likelihood of each option after its prompt.
+
+        Args:
+            items: One pack.
+            following: The next pack, so that what both begin with is kept.
+
+        Returns:
+            Natural logarithms, in the order of items and options.
+        """
+        if not self._takes_trees:
+            return [self._one_by_one(item) for item in items]
+        n_root = self._choose_root(items, following)
+        sequences = [tokens for item in items for tokens in item.sequences]
+        given = [n for item in items for n in item.n_given]
+        tree = TokenTree(sequences, n_root)
+        # Each scored token with the node that predicts it.
+        predicted = [
+            (path[n - 1 - n_root + step], tokens[n + step])
+            for path, tokens, n in zip(tree.paths, sequences, given, strict=True)
+            for step in range(len(tokens) - n)
+        ]
+        nodes = sorted({node for node, _ in predicted})
+        row = {node: i for i, node in enumerate(nodes)}
+        logits = self._forward(tree, n_root, nodes)
+        log_probs = iter(_log_probs(logits, [row[node] for node, _ in predicted], [token for _, token in predicted]))
+        sums = iter(
+            sum(next(log_probs) for _ in range(len(tokens) - n)) for tokens, n in zip(sequences, given, strict=True)
+        )
+        return [[next(sums) for _ in item.sequences] for item in items]
+
+    def _choose_root(self, items: Sequence[EncodedOptions], following: Sequence[EncodedOptions]) -> int:
+        """Make sure that what these and the next items begin with is kept; returns how many tokens these may use."""
+        wanted = _n_common([*items, *following]) if following else 0
+        usable = min(_n_common(items), _n_shared(self._root, items[0].sequences[0]))
+        if usable >= max(MIN_SHARED, wanted / 2):
+            return usable
+        if wanted < MIN_SHARED:
+            return 0
+        root = items[0].sequences[0][:wanted]
+        ids = torch.tensor([root], device=self._model.device)
+        self._root_cache = self._model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+        self._root = root  # only now: memory may have run out before
+        return wanted
+
+    def _forward(self, tree: TokenTree, n_root: int, nodes: Sequence[int]) -> torch.Tensor:
+        """Logits after some nodes, (node, vocabulary)."""
+        model = self._model
+        hidden = torch.from_numpy(~tree.visible()).to(model.device)
+        mask = torch.zeros(hidden.shape, dtype=model.dtype, device=model.device)
+        mask = mask.masked_fill_(hidden, torch.finfo(model.dtype).min)
+        logits: torch.Tensor = model(
+            input_ids=torch.tensor([tree.tokens], device=model.device),
+            attention_mask=mask[None, None],
+            position_ids=torch.tensor([tree.positions], device=model.device),
+            past_key_values=_beginning(self._root_cache, n_root) if n_root else None,
+            use_cache=n_root > 0,
+            logits_to_keep=torch.tensor(nodes, device=model.device),
+        ).logits[0]
+        return logits
+
+    def _one_by_one(self, item: EncodedOptions) -> list[float]:
+        scores = []
+        for tokens, n in zip(item.sequences, item.n_given, strict=True):
+            logits = self._model(input_ids=torch.tensor([tokens], device=self._model.device)).logits[0]
+            scores.append(sum(_log_probs(logits, range(n - 1, len(tokens) - 1), tokens[n:])))
+        return scores
+
+
+def takes_trees(model: Any) -> bool:
+    """Whether mask and positions steer all that a token sees: no sliding window, no recurrence, no fixed biases."""
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer
+
+    config = model.config.get_text_config()
+    return (
+        {"position_ids", "logits_to_keep", "past_key_values"} <= set(_parameters(model))
+        and config._attn_implementation in ("sdpa", "eager")
+        and not getattr(config, "alibi", False)
+        and all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
+    )
+
+
+def _n_common(items: Sequence[EncodedOptions]) -> int:
+    """Tokens that all prompts begin with; short of each prompt's last, which predicts its options' first."""
+    first, *others = [item.sequences[0] for item in items]
+    shortest = min(n for item in items for n in item.n_given) - 1
+    return min([shortest, *(_n_shared(first, other) for other in others)])
+
+
+def _beginning(cache: Any, n_tokens: int) -> Any:
+    """The keys and values of the first tokens, in a cache that may grow by itself."""
+    twin = copy.copy(cache)
+    twin.layers = [copy.copy(layer) for layer in cache.layers]
+    for layer in twin.layers:
+        layer.keys, layer.values = layer.keys[:, :, :n_tokens], layer.values[:, :, :n_tokens]
+    return twin
 
 
 @torch.inference_mode()
 def generate(model: Any, prompts: Sequence[Tokens], *, max_new_tokens: int, eos_ids: Collection[int]) -> list[Tokens]:
     """Greedy answers; a finished answer leaves the batch, so that only unfinished ones are computed.
+
+    What all prompts begin with is computed once.
 
     Args:
         model: A causal language model, with or without adapter.
@@ -154,8 +313,7 @@ def generate(model: Any, prompts: Sequence[Tokens], *, max_new_tokens: int, eos_
         The new tokens of each prompt, with the token that ended them as the last one; where there is none, the answer
         was cut at `max_new_tokens`.
     """
-    ids, mask = _left_padded(prompts, model.device)
-    logits, cache = _prefill(model, ids, mask)
+    logits, cache, mask = _prefill(model, prompts)
     positions = mask.sum(dim=1, keepdim=True)
     answers: list[Tokens] = [[] for _ in prompts]
     active = list(range(len(prompts)))
@@ -178,16 +336,30 @@ def generate(model: Any, prompts: Sequence[Tokens], *, max_new_tokens: int, eos_
         positions = positions + 1
 
 
-def _prefill(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, Any]:
-    """(logits after each prompt (row, vocabulary), cache of the prompts)."""
+def _prefill(model: Any, prompts: Sequence[Tokens]) -> tuple[torch.Tensor, Any, torch.Tensor]:
+    """(logits after each prompt (row, vocabulary), cache of the prompts, their mask (row, token))."""
+    n_root = min(len(prompt) for prompt in prompts) - 1
+    n_root = min([n_root, *(_n_shared(prompts[0], prompt) for prompt in prompts[1:])])
+    if len(prompts) == 1 or n_root < MIN_SHARED or not takes_trees(model):
+        n_root = 0
+    ids, mask = _left_padded([prompt[n_root:] for prompt in prompts], model.device)
+    cache = None
+    if n_root:
+        root = torch.tensor([prompts[0][:n_root]], device=model.device)
+        cache = model(input_ids=root, use_cache=True, **_last_logits(model)).past_key_values
+        cache.batch_repeat_interleave(len(prompts))
+    positions = n_root + (mask.cumsum(dim=1) - 1).clamp(min=0)
+    mask = torch.cat([mask.new_ones(len(prompts), n_root), mask], dim=1)
     outputs = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-        use_cache=True,
-        **({"logits_to_keep": 1} if "logits_to_keep" in _parameters(model) else {}),
-    )
-    return outputs.logits[:, -1], outputs.past_key_values
+        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+        **_last_logits(model),
+    )  # fmt: skip
+    return outputs.logits[:, -1], outputs.past_key_values, mask
+
+
+def _last_logits(model: Any) -> dict[str, int]:
+    """Asks for the logits of the last position only, where the architecture can."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in _parameters(model) else {}
 
 
 def _parameters(model: Any) -> Collection[str]:
@@ -196,10 +368,12 @@ def _parameters(model: Any) -> Collection[str]:
     return inspect.signature(base().forward).parameters
 
 
-def _log_probs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Log-probability, in fp32, of each target; logits (row, token, vocabulary), targets (row, token)."""
+def _log_probs(logits: torch.Tensor, rows: Sequence[int], targets: Sequence[int]) -> list[float]:
+    """Log-probability, in fp32, of each target by its row of the logits (row, vocabulary)."""
     logits = logits.float()
-    return logits.gather(-1, targets[..., None])[..., 0] - logits.logsumexp(dim=-1)
+    picked = logits[list(rows), list(targets)] - logits.logsumexp(dim=-1)[list(rows)]
+    values: list[float] = picked.tolist()
+    return values
 
 
 def _left_padded(rows: Sequence[Tokens], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -208,8 +382,3 @@ def _left_padded(rows: Sequence[Tokens], device: torch.device) -> tuple[torch.Te
     ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
     return ids, mask
-
-
-def _right_padded(rows: Sequence[Tokens], device: torch.device) -> torch.Tensor:
-    longest = max(map(len, rows))
-    return torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)

@@ -20,8 +20,9 @@ import anyio
 import openai
 import orjson
 
+from selfinstruct.address import is_loopback
 from selfinstruct.budget import Budget
-from selfinstruct.endpoint import Reply, Server, is_loopback, of_status, read_json, redacted, refused, reply_of
+from selfinstruct.endpoint import Reply, Server, of_status, read_json, redacted, refused, reply_of
 from selfinstruct.errors import CapReached, Error, PermanentError, StoppedEarly, TransientError, UsageError
 from selfinstruct.ledger import BatchRequest, Ledger
 from selfinstruct.pacing import Stopped

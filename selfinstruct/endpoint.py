@@ -22,6 +22,7 @@ import aiohttp
 import httpx2
 import orjson
 
+from selfinstruct.address import is_loopback
 from selfinstruct.errors import (
     AuthenticationError,
     Error,
@@ -390,8 +391,3 @@ def redacted(text: str, server: Server) -> str:
     if server.api_key:
         text = text.replace(server.api_key, "[key]")
     return _storable(_KEY.sub("[key]", text)[:_MAX_MESSAGE])
-
-
-def is_loopback(base_url: str) -> bool:
-    """Whether an endpoint is on this machine."""
-    return urlsplit(base_url).hostname in ("localhost", "127.0.0.1", "::1")

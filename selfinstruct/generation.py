@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,11 +11,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from selfinstruct.errors import AuthenticationError, StoppedEarly, UsageError
+from selfinstruct.address import OPENAI_URL, check_base_url, key_of
+from selfinstruct.errors import StoppedEarly, UsageError
 from selfinstruct.files import digest, first_problem, sha256_file, shipped
 from selfinstruct.filters.judge import Judge
 from selfinstruct.filters.selection import selected
@@ -28,7 +27,6 @@ from selfinstruct.strategies.union import AnyStrategy
 logger = logging.getLogger(__name__)
 
 MAX_PARALLEL = 8  # of the embedded model: more at once are no faster, and each takes memory
-OPENAI_URL = "https://api.openai.com/v1"
 _TICK_S, _RATE_WINDOW_S = 1.0, 15.0  # of the progress line
 
 
@@ -180,7 +178,7 @@ def _judge_server(config: GenerateConfig, judge: Judge, teacher: Any) -> tuple[A
     key_name = judge.api_key_env if judge.api_key_env is not None else config.api_key_env
     if judge.base_url and judge.api_key_env is None and judge.base_url != config.base_url:
         key_name = ""  # the teacher's key is for the teacher's endpoint
-    api_key = _key_of(base_url, key_name, named=judge.api_key_env is not None) if key_name else None
+    api_key = key_of(base_url, key_name, named=judge.api_key_env is not None)
     price = price_of(judge.model or config.model, base_url, judge.input_usd_per_mtok, judge.output_usd_per_mtok)
     if config.embedded and not judge.base_url:
         price = _price(config)
@@ -284,12 +282,8 @@ def _resolved(config: GenerateConfig) -> GenerateConfig:
         raise UsageError("--batch: the embedded model has no batch API; it costs nothing anyway")
     if config.embedded and config.base_url:
         raise UsageError("--base-url: the embedded model is local; name the endpoint's model with --model")
-    if config.base_url and urlsplit(config.base_url).scheme not in ("http", "https"):
-        raise UsageError(f"--base-url: must start with https:// or http://, not '{config.base_url}'")
-    if config.base_url and (urlsplit(config.base_url).password or urlsplit(config.base_url).query):
-        raise UsageError(
-            "--base-url: holds a password or a query, which would be written to run.toml; use --api-key-env"
-        )
+    if config.base_url:
+        check_base_url(config.base_url)
     if config.api_key_env and not config.api_key_env.isidentifier():
         raise UsageError("--api-key-env: must be the name of an environment variable, never a key itself")
     return config.model_copy(update=values)
@@ -335,38 +329,7 @@ def _api_key(config: GenerateConfig) -> str | None:
     if config.embedded or not config.api_key_env:
         return None
     assert config.base_url
-    return _key_of(config.base_url, config.api_key_env, named="api_key_env" in config.model_fields_set)
-
-
-def _key_of(base_url: str, name: str, named: bool) -> str | None:
-    """A key from the environment; None where none is needed.
-
-    Args:
-        base_url: Where it is sent.
-        name: The environment variable.
-        named: Whether the user named it, so that it has to be there.
-
-    Raises:
-        AuthenticationError: When the key is not set and the endpoint certainly needs one.
-        UsageError: When the key would travel unencrypted to another machine.
-    """
-    from selfinstruct.endpoint import is_loopback
-
-    key = os.environ.get(name, "").strip()
-    url = urlsplit(base_url)
-    if not key:
-        if base_url == OPENAI_URL or named:
-            raise AuthenticationError(
-                f"no key: set the environment variable {name}, or run the local model: --model embedded"
-            )
-        return None
-    if url.scheme == "http" and not is_loopback(base_url):
-        raise UsageError(
-            f"--base-url: a key must not travel unencrypted to {url.hostname}; use https, or --api-key-env '' for a"
-            " server that needs no key"
-        )
-    logger.warning("endpoint %s, key from %s", url.hostname, name)
-    return key
+    return key_of(config.base_url, config.api_key_env, named="api_key_env" in config.model_fields_set)
 
 
 def _default_window(config: GenerateConfig) -> int:

@@ -39,6 +39,7 @@ from selfinstruct.files import (
     write_json,
     write_text,
 )  # fmt: skip
+from selfinstruct.tasks import DATA_SET
 
 logger = logging.getLogger(__name__)
 
@@ -292,7 +293,7 @@ def plan(recipe: Recipe, folder: Path) -> list[Stage]:
 
 
 def _files(paths: list[str]) -> Iterator[Path]:
-    for path in map(Path, paths):
+    for path in (Path(path) for path in paths if not path.startswith(DATA_SET)):
         yield from sorted(f for f in path.iterdir() if f.is_file()) if path.is_dir() else [path]
 
 

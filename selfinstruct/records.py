@@ -187,9 +187,11 @@ class TaskItem:
     Attributes:
         id: Unique within one evaluation; items are paired by it.
         references: Acceptable answers, at least one.
-        options: The answers to rank by log-likelihood; empty when the answer is generated.
-        metric: "accuracy", "exact_match" or "rouge_l".
+        options: The answers to choose among; empty when any text may be the answer.
+        metric: How it is scored; `tasks.RANKED` lists the metrics that rank options by log-likelihood.
         demonstrations: Worked cases of the same task, for few-shot prompts.
+        template: Name of the template that made the instruction, where there are several for a task.
+        wordings: The instruction in other words.
     """
 
     id: str
@@ -201,3 +203,5 @@ class TaskItem:
     options: tuple[str, ...] = ()
     metric: str = "rouge_l"
     demonstrations: tuple[Instance, ...] = ()
+    template: str = ""
+    wordings: tuple[str, ...] = ()

@@ -76,7 +76,11 @@ CLOSED_BY = {
     "outage": "The run stopped because the endpoint could no longer be reached; it can be resumed.",
     "interrupted": "The run was interrupted and can be resumed.",
 }
-METRICS = {"exact_match": "exact match", "rouge_l": "ROUGE-L"}
+METRICS = {
+    "exact_match": "exact match", "rouge_l": "ROUGE-L", "token_f1": "token F1", "regex": "regular expression",
+    "json_schema": "JSON schema", "option_match": "option named", "accuracy_per_token": "accuracy (per token)",
+    "accuracy_per_character": "accuracy (per character)",
+}  # fmt: skip
 # Control characters, direction overrides and lone surrogates have no place in a page.
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 

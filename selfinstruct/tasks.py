@@ -2,7 +2,8 @@
 
 Forms, told apart by their fields: this project's JSONL (`task, cluster, instruction, input, references, ...`),
 Super-NaturalInstructions task JSON (`Definition, Instances`), seed-task JSONL (`instances`), prompt/completion JSONL
-(`cluster, dataset, template, prompt, completion`) and Alpaca JSON or JSONL (`instruction, input, output`).
+(`cluster, dataset, template, prompt, completion`) and Alpaca JSON or JSONL (`instruction, input, output`). Rows of a
+data set, named as in "datasets:owner/name:split", may have any of the forms that a line may have.
 """
 
 from __future__ import annotations
@@ -10,19 +11,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
 
 from selfinstruct.errors import InputError
-from selfinstruct.files import ModelT, read_json, read_jsonl, validate
+from selfinstruct.files import ModelT, read_json, read_jsonl, to_json_line, validate
 from selfinstruct.records import Instance, TaskItem
 from selfinstruct.seeds import InstanceRow, SeedRow
 
-Metric = Literal["accuracy", "exact_match", "rouge_l"]
+RankedMetric = Literal["accuracy", "accuracy_per_token", "accuracy_per_character"]
+GeneratedMetric = Literal["exact_match", "rouge_l", "token_f1", "numeric", "regex", "json_schema", "option_match"]
+Metric = Literal[RankedMetric, GeneratedMetric]
+RANKED: frozenset[str] = frozenset(get_args(RankedMetric))
+"""Metrics that rank options by log-likelihood; with the others the answer is generated."""
+DATA_SET = "datasets:"
 Text = Annotated[StrictStr, Field(min_length=1)]
 # Numbers are as good as names.
 Name = Annotated[StrictStr, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+# A JSON Schema may be written as the object that it is.
+Reference = Annotated[Text, BeforeValidator(lambda value: to_json_line(value) if isinstance(value, dict) else value)]
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 
 
@@ -34,10 +42,11 @@ class _HeldOutRow(BaseModel):
     cluster: Text
     instruction: Text
     input: StrictStr
-    references: list[Text] = Field(min_length=1)
+    references: list[Reference] = Field(min_length=1)
     options: list[Text] | None = None
     metric: Metric | None = None
     demonstrations: list[InstanceRow] = []
+    wordings: list[Text] = []
 
 
 class _PairRow(BaseModel):
@@ -121,7 +130,7 @@ def read_tasks(paths: Sequence[Path]) -> list[TaskItem]:
 
 
 def task_files(paths: Sequence[Path]) -> Iterator[Path]:
-    """The files among paths, and those in folders among them that `read_tasks` would read, by name."""
+    """The files and data sets among paths, and those in folders among them that `read_tasks` would read, by name."""
     for path in paths:
         if path.is_dir():
             yield from sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES))
@@ -131,6 +140,9 @@ def task_files(paths: Sequence[Path]) -> Iterator[Path]:
 
 def _rows(path: Path) -> Iterator[_Row]:
     name = path.name.split(".")[0]
+    if str(path).startswith(DATA_SET):
+        yield from _data_set_rows(str(path).removeprefix(DATA_SET))
+        return
     if not path.name.removesuffix(".gz").endswith(".json"):
         for line, values in read_jsonl(path):
             yield _Row(values, name, line, path, line)
@@ -145,6 +157,16 @@ def _rows(path: Path) -> Iterator[_Row]:
         raise InputError(
             "is neither a list of rows nor a Super-NaturalInstructions task", path=path, remedy="see the README"
         )
+
+
+def _data_set_rows(source: str) -> Iterator[_Row]:
+    from selfinstruct.labelled_data import read_labelled
+
+    data = read_labelled(source)
+    for number, row in enumerate(data, start=1):
+        # A table has every column in every row, null where a line would leave it out.
+        values = {name: value for name, value in row.values.items() if value is not None}
+        yield _Row(values, data.name, number, Path(source), row.line)
 
 
 def _items(row: _Row) -> list[TaskItem]:
@@ -162,7 +184,8 @@ def _items(row: _Row) -> list[TaskItem]:
         ]
     if "prompt" in row.values:
         pair = row.checked(_PairRow)
-        return [TaskItem(id, pair.dataset, pair.cluster, pair.prompt, "", (pair.completion,))]
+        item = TaskItem(id, pair.dataset, pair.cluster, pair.prompt, "", (pair.completion,), template=pair.template)
+        return [item]
     if "output" in row.values:
         alpaca = row.checked(_AlpacaRow)
         return [TaskItem(id, row.file, row.file, alpaca.instruction, alpaca.input, (alpaca.output,))]
@@ -172,14 +195,16 @@ def _items(row: _Row) -> list[TaskItem]:
 def _held_out(values: _HeldOutRow, row: _Row, id: str) -> TaskItem:
     given = values.options or []
     metric = values.metric or ("accuracy" if given else "rouge_l")
-    # With another metric the answer is generated and compared with the references; the options are not ranked.
-    options = given if metric == "accuracy" else []
-    if metric == "accuracy" and not options:
-        raise row.error("accuracy needs options to rank", "metric", "add options or leave the metric out")
+    # With another metric the answer is generated and compared with the references; the options are not used.
+    options = given if metric in RANKED or metric == "option_match" else []
+    if not options and (metric in RANKED or metric == "option_match"):
+        raise row.error(f"{metric} needs options to choose from", "metric", "add options or leave the metric out")
     if len(set(options)) < len(options) or len(options) == 1:
         raise row.error("must be at least two different texts", "options")
     if options and (missing := [r for r in values.references if r not in options]):
         raise row.error(f"'{missing[0]}' is none of the options", "references", "write it exactly as the option")
+    if metric != "json_schema" and any(isinstance(r, dict) for r in row.values["references"]):
+        raise row.error("must be texts", "references", "objects are for the metric json_schema")
     return TaskItem(
         id=values.id or id,
         task=values.task,
@@ -190,6 +215,7 @@ def _held_out(values: _HeldOutRow, row: _Row, id: str) -> TaskItem:
         options=tuple(options),
         metric=metric,
         demonstrations=tuple(Instance(d.input, d.output) for d in values.demonstrations),
+        wordings=tuple(values.wordings),
     )
 
 

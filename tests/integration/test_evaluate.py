@@ -3,7 +3,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,17 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from finetune.answers import Answer, partial_answers
 from finetune.cli import GROUP
 from finetune.comparison import CompareConfig, compare
 from finetune.evaluation import EvaluateConfig, describe, evaluate
-from finetune.predictions import partial_file, read_predictions
+from finetune.predictions import read_predictions
+from finetune.questions import Setting, ask
+from finetune.transformers_engine import TransformersEngine
 from selfinstruct.command import run_program
 from selfinstruct.errors import Error, InputError, UsageError
 from selfinstruct.files import read_toml, write_json, write_jsonl
+from selfinstruct.tasks import read_tasks
 from tests.tiny import build_tiny_llama
 
 # peft asks a model for an attribute that transformers 5.23 has renamed.
@@ -127,6 +130,7 @@ def test_a_finished_evaluation_returns_at_once(model, tasks, tmp_path):
         ({"limit": 2}, "items was 24"),
         ({"max_new_tokens": 7}, "max_new_tokens was 6, now 7"),
         ({"shots": 1}, "shots was 0, now 1"),
+        ({"wordings": 2}, "prompts was"),
     ],
 )
 def test_other_settings_are_refused_with_a_diff(model, tasks, tmp_path, change, named):
@@ -164,7 +168,7 @@ def test_an_evaluation_that_was_killed_goes_on_to_identical_predictions(model, t
         time.sleep(0.001)
     process.send_signal(blow)
     assert process.wait(30) == code
-    assert 2 <= partial.read_bytes().count(b"\n") < 24
+    assert 2 <= partial.read_bytes().count(b"\n") < 16
     assert not (cut / "predictions.jsonl").exists()
     with open(partial, "ab") as file:
         file.write(b'{"item": "torn')
@@ -174,17 +178,23 @@ def test_an_evaluation_that_was_killed_goes_on_to_identical_predictions(model, t
 
 
 def test_what_is_kept_is_not_asked_again(model, tasks, tmp_path):
-    config = settings(model, tasks, tmp_path / "out", batch_tokens=1)
+    rows = [json.loads(line) for line in tasks.read_text().splitlines()]
+    once = [row for row in rows if row["metric" if "metric" in row else "task"] != "rouge_l"]  # no question twice
+    write_jsonl(tmp_path / "once.jsonl", once)
+    config = settings(model, tmp_path / "once.jsonl", tmp_path / "out", batch_tokens=1)
     evaluate(config)
-    predictions = read_predictions(tmp_path / "out").values()
     for name in ("summary.json", "predictions.jsonl"):
         (tmp_path / "out" / name).unlink()
-    kept = [{**asdict(prediction), "prediction": "kept"} for prediction in list(predictions)[:23]]
-    write_jsonl(tmp_path / "out" / "predictions.partial.jsonl", kept)
-    evaluate(config)
+    engine = TransformersEngine(str(model), None, "auto", 6, 1, 1)
+    items = read_tasks([tmp_path / "once.jsonl"])
+    keys = [question.key(6) for question in ask(items, items, engine.renderer, Setting())]
+    with partial_answers(tmp_path / "out" / "predictions.partial.jsonl") as (_, keep):
+        keep({key: Answer("kept", stop="eos") for key in keys[9:15]})
+    summary = evaluate(config)
     answers = [prediction.prediction for prediction in read_predictions(tmp_path / "out").values()]
-    assert answers[:23] == ["kept"] * 23
-    assert answers[23] != "kept"
+    assert answers[9:15] == ["kept"] * 6
+    assert "kept" not in (*answers[:9], *answers[15:])
+    assert summary.reused == 6
 
 
 def test_two_processes_may_not_write_into_one_folder(model, tasks, tmp_path):
@@ -192,7 +202,10 @@ def test_two_processes_may_not_write_into_one_folder(model, tasks, tmp_path):
     evaluate(config)
     for name in ("summary.json", "predictions.jsonl"):
         (tmp_path / "out" / name).unlink()
-    with partial_file(tmp_path / "out"), pytest.raises(UsageError, match="another process"):
+    with (
+        partial_answers(tmp_path / "out" / "predictions.partial.jsonl"),
+        pytest.raises(UsageError, match="another process"),
+    ):
         evaluate(config)
 
 
@@ -292,3 +305,152 @@ def test_an_unreadable_adapter_is_named(model, tasks, adapter, tmp_path):
     (broken / "adapter_config.json").write_bytes((adapter / "adapter_config.json").read_bytes())
     with pytest.raises(InputError, match="adapter"):
         evaluate(settings(model, tasks, tmp_path / "out", adapter=broken))
+
+
+# -- wordings ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_item_asked_in_several_wordings_scores_their_mean_and_the_spread_is_told(model, tasks, tmp_path):
+    summary = evaluate(settings(model, tasks, tmp_path / "out", wordings=3))
+    predictions = read_predictions(tmp_path / "out")
+    assert summary.n == len(predictions) == 24
+    for prediction in predictions.values():
+        assert [r.wording for r in prediction.wordings] == ["as written", "polite", "labelled"]
+        assert len({r.prompt for r in prediction.wordings}) == 3
+        assert prediction.score == pytest.approx(sum(r.score for r in prediction.wordings) / 3)
+        assert (prediction.prompt, prediction.prediction) == (
+            prediction.wordings[0].prompt,
+            prediction.wordings[0].prediction,
+        )
+    spread = summary.spread["sentiment"]
+    of_polite = [p.wordings[1].score for p in predictions.values() if p.cluster == "sentiment"]
+    assert spread.means["polite"] == sum(of_polite) / 8
+    assert spread.lowest == min(spread.means.values()) <= spread.mean <= spread.highest == max(spread.means.values())
+    assert spread.sd >= 0
+    assert "by wording" in describe(summary)
+    once = evaluate(settings(model, tasks, tmp_path / "once"))
+    assert once.spread == {}
+    alone = read_predictions(tmp_path / "once")
+    assert all(alone[i].prediction == predictions[i].prediction and not alone[i].wordings for i in alone)
+
+
+def test_templates_of_a_task_are_told_apart(model, tmp_path):
+    rows = [
+        {"cluster": "nli", "dataset": "rte", "template": template, "prompt": f"{template}: {word}?", "completion": word}
+        for template in ("plain", "polite") for word in WORDS[:2]
+    ]  # fmt: skip
+    write_jsonl(tmp_path / "pairs.jsonl", rows)
+    summary = evaluate(settings(model, tmp_path / "pairs.jsonl", tmp_path / "out"))
+    assert set(summary.spread["rte"].means) == {"plain", "polite"}
+    assert summary.clusters["nli"].n == 4
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+def test_figures_stand_beside_the_scores(model, tmp_path):
+    rows = [
+        {"task": "sum", "cluster": "sums", "instruction": "Add.", "input": f"{i} + 1", "references": [str(i + 1)],
+         "metric": "numeric"} for i in range(4)
+    ]  # fmt: skip
+    rows += [{**row, "cluster": "json", "metric": "json_schema", "references": [{"type": "object"}]} for row in rows]
+    write_jsonl(tmp_path / "sums.jsonl", rows)
+    summary = evaluate(settings(model, tmp_path / "sums.jsonl", tmp_path / "out"))
+    predictions = read_predictions(tmp_path / "out").values()
+    assert all(p.off_format for p in predictions if p.metric == "json_schema")
+    assert summary.answers["overall"]["numeric"] == summary.answers["clusters"]["sums"]
+    assert summary.answers["tasks"]["sum"].n == 8
+    for name, figures in summary.answers["clusters"].items():
+        own = [p for p in predictions if p.cluster == name]
+        assert (figures.n, figures.generated) == (4, 4)
+        assert figures.stop_rate == sum(p.stop == "eos" for p in own) / 4
+        assert figures.truncated == sum(p.truncated for p in own)
+        assert figures.empty == sum(not p.prediction for p in own)
+        assert figures.off_format == sum(p.off_format for p in own)
+        assert figures.mean_answer_tokens == sum(p.answer_tokens for p in own) / 4
+        assert figures.mean_prompt_tokens > 10
+    assert "off format" in describe(summary)
+
+
+def test_references_that_a_metric_cannot_use_are_named_before_anything_is_computed(model, tmp_path):
+    row = {"task": "t", "cluster": "c", "instruction": "Do it.", "input": "x"}
+    for metric, reference, problem in (
+        ("regex", "(", "'\\(' is no regular expression"),
+        ("numeric", "seven", "'seven' has no number"),
+        ("json_schema", "{", "no JSON Schema"),
+        ("json_schema", {"type": 7}, "no JSON Schema"),
+    ):
+        write_jsonl(tmp_path / "bad.jsonl", [{**row, "id": "a", "metric": metric, "references": [reference]}])
+        with pytest.raises(InputError, match=f"item 'a': .*{problem}"):
+            evaluate(settings(model, tmp_path / "bad.jsonl", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+class Narrow(TransformersEngine):
+    """An engine on a device with room for so many tokens at once."""
+
+    room = 0
+
+    def load(self):
+        model = super().load()
+
+        def check(_, __, given):
+            if given["input_ids"].numel() > self.room:
+                raise torch.OutOfMemoryError("no room")
+
+        model.register_forward_pre_hook(check, with_kwargs=True)
+        return model
+
+
+def collected(engine, questions):
+    answers = {}
+    engine.answer(dict(enumerate(questions)), answers.update)
+    return [answers[index] for index in range(len(questions))]
+
+
+def test_a_batch_for_which_memory_does_not_suffice_is_halved_with_the_same_answers(model, tasks):
+    wide = TransformersEngine(str(model), None, "chat", 6, 4096, 1)
+    questions = ask(items := read_tasks([tasks]), items, wide.renderer, Setting())
+    expected = collected(wide, questions)
+    narrow = Narrow(str(model), None, "chat", 6, 4096, 1)
+    narrow.room = 200
+    for answer, same in zip(collected(narrow, questions), expected, strict=True):
+        assert (answer.text, answer.stop, answer.answer_tokens) == (same.text, same.stop, same.answer_tokens)
+        assert answer.option_scores == pytest.approx(same.option_scores, abs=1e-4)
+    narrow.room = 3
+    with pytest.raises(Error, match="does not suffice for one item"):
+        collected(narrow, questions)
+
+
+# -- the cache ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_evaluation_with_further_tasks_reuses_what_is_there(model, tasks, adapter, tmp_path):
+    first = evaluate(settings(model, tasks, tmp_path / "one", cache=tmp_path / "cache", limit=3))
+    assert first.reused == 0
+    second = evaluate(settings(model, tasks, tmp_path / "two", cache=tmp_path / "cache"))
+    assert second.reused >= first.n
+    assert (tmp_path / "two" / "predictions.jsonl").read_bytes().count(b"\n") == 24
+    fresh = evaluate(settings(model, tasks, tmp_path / "fresh"))
+    assert fresh.clusters == second.clusters
+    again = evaluate(settings(model, tasks, tmp_path / "three", cache=tmp_path / "cache"))
+    assert again.reused == 24
+    assert (tmp_path / "three" / "predictions.jsonl").read_bytes() == (
+        tmp_path / "two" / "predictions.jsonl"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("change", ["adapter", "max_new_tokens", "template"])
+def test_the_cache_tells_apart_what_answers_differently(model, tasks, adapter, tmp_path, change):
+    evaluate(settings(model, tasks, tmp_path / "one", cache=tmp_path / "cache", template="chat"))
+    changes = {
+        "adapter": {"adapter": adapter},
+        "max_new_tokens": {"max_new_tokens": 5},
+        "template": {"template": "alpaca"},
+    }
+    other = {"template": "chat", **changes[change], "cache": tmp_path / "cache"}
+    summary = evaluate(settings(model, tasks, tmp_path / "two", **other))
+    assert summary.reused == (8 if change == "max_new_tokens" else 0)  # options know no such limit

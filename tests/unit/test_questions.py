@@ -1,10 +1,12 @@
 import pytest
 
-from finetune.questions import ask, limited, with_demonstrations
+from finetune.questions import Setting, ask, limited, with_demonstrations
+from finetune.wordings import AS_WRITTEN, N_GENERAL, wordings
 from selfinstruct.errors import InputError
 from selfinstruct.records import Instance, TaskItem
-from selfinstruct.render import renderer_for
-from tests.tiny import build_tiny_llama
+from selfinstruct.render import AlpacaRenderer
+
+RENDERER = AlpacaRenderer("", "")
 
 
 def item(id, task="t", cluster="c", **more):
@@ -19,42 +21,75 @@ def test_a_limit_takes_the_tasks_of_a_cluster_in_turn():
     assert limited(items, 100) == limited(items, None) == items
 
 
+def asked(*items, pool=None, **setting):
+    return ask(items, pool or items, RENDERER, Setting(**setting))
+
+
 def test_demonstrations_come_before_the_input():
-    assert with_demonstrations([], "in") == "in"
-    text = with_demonstrations([Instance("1", "one"), Instance("2", "two")], "3")
+    assert with_demonstrations([], "Do it.", "in") == ("Do it.", "in")
+    instruction, text = with_demonstrations([Instance("1", "one"), Instance("2", "two")], "Do it.", "3")
+    assert instruction == "Do it."
     assert text == (
         "Example 1:\nInput: 1\nOutput: one\n\nExample 2:\nInput: 2\nOutput: two\n\n"
         "Now complete the following example:\nInput: 3\nOutput:"
     )
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(build_tiny_llama(tmp_path_factory.mktemp("tiny")))
-
-
-@pytest.mark.parametrize("template", ["chat", "alpaca"])
-def test_shots_take_the_first_demonstrations_under_any_template(tokenizer, template):
-    renderer = renderer_for(tokenizer, template)
+def test_shots_take_the_first_demonstrations():
     shown = item("a", demonstrations=(Instance("1", "one"), Instance("2", "two"), Instance("3", "three")))
-    prompt = ask(shown, renderer, tokenizer, shots=2).prompt
-    assert "Output: one" in prompt
-    assert "Output: two" in prompt
-    assert "three" not in prompt
-    assert ask(shown, renderer, tokenizer, shots=0).prompt == renderer.prompt("Do it.", "x")
+    (question,) = asked(shown, shots=2)
+    assert "Output: one" in question.prompt
+    assert "Output: two" in question.prompt
+    assert "three" not in question.prompt
+    assert asked(shown)[0].prompt == RENDERER.prompt("Do it.", "x")
 
 
-def test_missing_demonstrations_are_an_error_that_names_the_item(tokenizer):
-    renderer = renderer_for(tokenizer, "chat")
+def test_missing_demonstrations_are_an_error_that_names_the_item():
     with pytest.raises(InputError, match="item 'a' has 1 demonstrations, --shots asks for 2"):
-        ask(item("a", demonstrations=(Instance("1", "one"),)), renderer, tokenizer, shots=2)
+        asked(item("a", demonstrations=(Instance("1", "one"),)), shots=2)
 
 
-def test_sizes(tokenizer):
-    renderer = renderer_for(tokenizer, "chat")
-    n_prompt = len(tokenizer(renderer.prompt("Do it.", "x"), add_special_tokens=False).input_ids)
-    assert ask(item("a"), renderer, tokenizer, 0).size(max_new_tokens=7) == (1, n_prompt + 7)
-    ranked = ask(item("a", options=("y", "no way")), renderer, tokenizer, 0)
-    assert ranked.size(max_new_tokens=7) == (2, n_prompt + len(tokenizer("no way").input_ids))
+def test_other_items_of_the_task_stand_in_but_never_the_item_itself():
+    items = [TaskItem(f"a{n}", "t", "c", "Do it.", f"in {n}", (f"out {n}",)) for n in range(3)]
+    items.append(TaskItem("z", "other", "c", "Do it.", "in z", ("out z",)))
+    first, second = asked(*items[:2], pool=items, shots=2, borrow_shots=True)
+    assert "Input: in 1\nOutput: out 1\n\nExample 2:\nInput: in 2\nOutput: out 2" in first.prompt
+    assert "out 0" not in first.prompt
+    assert "Input: in 0\nOutput: out 0" in second.prompt
+    with pytest.raises(InputError, match="item 'z' has 0 demonstrations, --shots asks for 2"):
+        asked(items[3], pool=items, shots=2, borrow_shots=True)
+
+
+def test_whole_prompts_stand_one_after_the_other():
+    items = [TaskItem(str(n), "t", "c", f"Is {n} even?", "", ("yes",)) for n in range(2)]
+    assert RENDERER.prompt("Is 1 even?\nyes\n\nIs 0 even?", "") == asked(*items, shots=1, borrow_shots=True)[0].prompt
+
+
+def test_options_are_listed_at_the_end_where_asked_for():
+    choice = item("a", options=("y", "n"), metric="accuracy")
+    assert "OPTIONS" not in asked(choice)[0].prompt
+    assert "x\nOPTIONS:\n- y\n- n\n" in asked(choice, list_options=True)[0].prompt
+    assert "OPTIONS" in asked(item("a", options=("y", "n"), metric="option_match"))[0].prompt
+    bare = TaskItem("b", "t", "c", "Do it.", "", ("y",), ("y", "n"), wordings=("Please do.",), metric="option_match")
+    assert all("\nOPTIONS:\n- y\n- n" in question.prompt for question in asked(bare, wordings=2))
+
+
+def test_own_wordings_come_before_general_ones():
+    texts = wordings(item("a", wordings=("Please do it.",)), 3)
+    assert list(texts.items())[:2] == [(AS_WRITTEN, ("Do it.", "x")), ("variant 1", ("Please do it.", "x"))]
+    assert len(texts) == 3
+    every = wordings(item("a"), 100)
+    assert len(every) == N_GENERAL == len(set(every.values()))
+    assert all("Do it." in instruction and "x" in given for instruction, given in every.values())
+    assert list(wordings(item("a", template="t7"), 1)) == ["t7"]
+
+
+def test_the_key_of_a_question_tells_what_its_answer_depends_on():
+    ranked, generated = item("a", options=("y", "n"), metric="accuracy"), item("b")
+    (one,), (same,) = asked(ranked), asked(item("z", options=("y", "n"), metric="accuracy_per_token"))
+    assert one.key(5) == same.key(9)
+    (free,) = asked(generated)
+    assert (
+        len({one.key(5), free.key(5), free.key(6), asked(item("a", options=("n", "y"), metric="accuracy"))[0].key(5)})
+        == 4
+    )

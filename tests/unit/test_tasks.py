@@ -1,5 +1,6 @@
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
@@ -92,7 +93,7 @@ FORMS = [
             TaskItem("a-01/1", "a-01", "seeds", "Name a river.", "France", ("Loire",)),
         ],
     ),
-    ("pairs.jsonl", lines(PAIR), [TaskItem("pairs/1", "rte", "nli", "Does it follow?", "", ("yes",))]),
+    ("pairs.jsonl", lines(PAIR), [TaskItem("pairs/1", "rte", "nli", "Does it follow?", "", ("yes",), template="t1")]),
     (
         "alpaca.json",
         json.dumps([ALPACA, {"instruction": "Name a lake.", "output": "Como"}]),
@@ -153,8 +154,15 @@ def test_super_ni_without_ids_or_category_and_with_plain_texts(tmp_path):
         ({**OPEN, "references": []}, "references", "at least 1 item"),
         ({**OPEN, "references": ["a", ""]}, "references.1", "at least 1 character"),
         ({**OPEN, "reference": ["a"]}, "reference", "is not a known field"),
-        ({**OPEN, "metric": "bleu"}, "metric", "'accuracy', 'exact_match' or 'rouge_l', not 'bleu'"),
-        ({**OPEN, "metric": "accuracy"}, "metric", "accuracy needs options to rank"),
+        ({**OPEN, "metric": "bleu"}, "metric", "not 'bleu'"),
+        ({**OPEN, "metric": "accuracy_per_token"}, "metric", "accuracy_per_token needs options"),
+        ({**OPEN, "metric": "option_match"}, "metric", "option_match needs options"),
+        (
+            {**OPEN, "references": [{"type": "object"}]},
+            "references",
+            "must be texts. Objects are for the metric json",
+        ),
+        ({**OPEN, "metric": "accuracy"}, "metric", "accuracy needs options to choose from"),
         ({**CHOICE, "options": ["yes"]}, "options", "at least two different"),
         ({**CHOICE, "options": ["yes", "no", "yes"]}, "options", "at least two different"),
         ({**CHOICE, "options": ["yes", ""]}, "options.1", "at least 1 character"),
@@ -244,3 +252,34 @@ def test_options_without_ranking_and_numbers_as_ids_are_taken(tmp_path):
     chosen, generated = read_tasks([file(tmp_path, "a.jsonl", "\n".join(map(lines, rows)))])
     assert (chosen.id, chosen.metric, chosen.options) == ("7", "exact_match", ())
     assert (generated.metric, generated.options) == ("rouge_l", ())
+
+
+def test_options_are_kept_for_the_metrics_that_choose_among_them(tmp_path):
+    rows = [{**CHOICE, "metric": metric} for metric in ("accuracy_per_character", "option_match", "exact_match")]
+    ranked, named, free = read_tasks([file(tmp_path, "choices.jsonl", lines(*rows))])
+    assert (ranked.metric, ranked.options) == ("accuracy_per_character", ("yes", "no"))
+    assert (named.metric, named.options) == ("option_match", ("yes", "no"))
+    assert free.options == ()
+
+
+def test_a_schema_may_be_an_object_or_its_text(tmp_path):
+    rows = [{**OPEN, "metric": "json_schema", "references": [schema]} for schema in ({"type": "object"}, "{}")]
+    schema, text = read_tasks([file(tmp_path, "schemas.jsonl", lines(*rows))])
+    assert json.loads(schema.references[0]) == {"type": "object"}
+    assert text.references == ("{}",)
+
+
+def test_an_item_may_give_other_wordings(tmp_path):
+    (item,) = read_tasks([file(tmp_path, "w.jsonl", lines({**OPEN, "wordings": ["Which one?", "Say it."]}))])
+    assert item.wordings == ("Which one?", "Say it.")
+
+
+def test_a_data_set_is_read_by_name(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = [{**OPEN, "options": None}, {**CHOICE, "input": "Bonn"}]
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "rivers")
+    first, second = read_tasks([Path(f"datasets:{tmp_path / 'rivers'}")])
+    assert (first.id, first.options, first.metric) == ("rivers/1", (), "rouge_l")
+    assert (second.id, second.options, second.input) == ("rivers/2", ("yes", "no"), "Bonn")
+    with pytest.raises(InputError, match=r"wrong\.csv:2: field 'input': is missing"):
+        read_tasks([Path(f"datasets:{file(tmp_path, 'wrong.csv', 'task,cluster,instruction' + chr(10) + 'a,b,c')}")])
