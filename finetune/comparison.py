@@ -101,13 +101,18 @@ def _first(ids: Sequence[str] | set[str]) -> str:
 
 
 def _warnings(base: Mapping[str, Prediction], tuned: Mapping[str, Prediction]) -> list[str]:
-    differing = [id for id in base if base[id].prompt != tuned[id].prompt]
+    differing = [id for id in base if _prompts(base[id]) != _prompts(tuned[id])]
     if not differing:
         return []
     return [
-        f"{len(differing)} of {len(base)} prompts differ from the base's ({_first(differing)}), perhaps by template or "
-        "shots, so the difference is not the model's alone"
+        f"{len(differing)} of {len(base)} prompts differ from the base's ({_first(differing)}), perhaps by template, "
+        "wordings or shots, so the difference is not the model's alone"
     ]
+
+
+def _prompts(prediction: Prediction) -> tuple[str, ...]:
+    """The prompts in all wordings."""
+    return prediction.prompt, *(reworded.prompt for reworded in prediction.wordings)
 
 
 def _unscored(folder: Path) -> dict[str, dict[str, str]]:

@@ -101,7 +101,7 @@ class Common:
 
 
 class HeldOut:
-    """Held-out items, asked what a task has in common with them.
+    """Held-out items, in all wordings that they have, asked what a task has in common with them.
 
     A task and an item have something in common where `ngram` tokens in a row of the one's instruction and input, or of
     its answer, are in the other's prompt or a reference; where instruction and input have a ROUGE-L F above the
@@ -131,9 +131,10 @@ class HeldOut:
 
     def add(self, item: TaskItem, name: str) -> None:
         """Add an item under a name."""
-        prompt = joined(item.instruction, item.input)
-        self._prompts.add(prompt, name)
-        for text in dict.fromkeys([prompt, *item.references]):
+        prompts = [joined(instruction, item.input) for instruction in (item.instruction, *item.wordings)]
+        for text in dict.fromkeys(prompts):
+            self._prompts.add(text, name)
+        for text in dict.fromkeys([*prompts, *item.references]):
             self._runs.add(text, name)
         for text in dict.fromkeys(item.references):
             if len(tokenize(text, "unicode")) >= MIN_TOKENS:

@@ -127,5 +127,7 @@ def test_command_line(run, evaluations, tmp_path, capsys):
     assert "has no item 'absent'" in capsys.readouterr().err
     assert run_program(GROUP, "finetune", ["lineage", base, base, "--training-data", str(run), "--tasks", tasks]) == 0
     assert "No score changed" in capsys.readouterr().out
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "run.toml").touch()
     with pytest.raises(InputError, match=r"holds no dataset\.jsonl"):
-        lineage(config(evaluations, tmp_path))
+        lineage(config(evaluations, tmp_path / "unfinished"))

@@ -185,7 +185,7 @@ def test_from_twenty_tasks_on_all_is_by_task_and_said_so(tmp_path):
 def generated(texts, scores, stop="eos"):
     return [
         replace(row, options=(), option_scores=(), metric="exact_match", prediction=text, stop=stop,
-                truncated=stop == "length", references=("Oslo",))
+                truncated=stop == "length", references=("Oslo",), empty=not text)
         for row, text in zip(predictions(scores, "capital", "exact_match"), texts, strict=True)
     ]  # fmt: skip
 

@@ -157,7 +157,7 @@ def test_wrong_recipe_names_file_and_field(tmp_path, text, field, problem):
         ("train", "rank = 2.5", "field 'train.rank': input should be a valid integer"),
         ("train", "schedule = 'cubic'", "field 'train.schedule': input should be 'constant', 'linear' or 'cosine'"),
         ("train", "eval_fraction = 0.1\neval_data = 'shipped:validation.jsonl'", "exclude each other"),
-        ("evaluate", "template = 'vicuna'", "field 'evaluate.template': input should be "),
+        ("evaluate", "shots = -1", "field 'evaluate.shots': input should be greater than or equal to 0"),
         ("evaluate", "limits = 3", "field 'evaluate.limits': is not a known field. Did you mean 'limit'?"),
     ],
 )
