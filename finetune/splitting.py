@@ -18,8 +18,9 @@ from pydantic import Field
 
 from selfinstruct.command import Config
 from selfinstruct.contamination import plain_name
-from selfinstruct.errors import InputError, UsageError
-from selfinstruct.files import digest, read_jsonl, refuse_to_replace, write_json, write_jsonl
+from selfinstruct.errors import UsageError
+from selfinstruct.files import digest, refuse_to_replace, write_json, write_jsonl
+from selfinstruct.labelled_data import read_labelled
 
 TRAIN, TEST, SUMMARY = "train.jsonl", "test.jsonl", "summary.json"
 
@@ -29,8 +30,8 @@ class SplitConfig(Config):
 
     source: list[Path] = Field(
         min_length=1,
-        description="JSONL files whose rows have cluster and dataset: prompt and completion as in P3, what "
-        "selfinstruct templates wrote, or held-out items (task for dataset).",
+        description="Files (JSON, JSON lines, CSV, TSV, Parquet) or data sets whose rows have cluster and dataset: prompt "
+        "and completion as in P3, what selfinstruct templates wrote, or held-out items (task for dataset).",
     )
     hold_out: list[str] = Field(
         min_length=1, description="A cluster to test on, and not to train on.", json_schema_extra={"metavar": "CLUSTER"}
@@ -122,7 +123,9 @@ def split(config: SplitConfig) -> SplitSummary:
 
 
 def _read(path: Path) -> Iterator[_Row]:
-    for line, values in read_jsonl(path):
+    for row in read_labelled(str(path)):
+        # A table has every column in every row.
+        values = {name: value for name, value in row.values.items() if value is not None}
         if "prompt" in values:
             asked = values["prompt"], "", values.get("completion")
         else:
@@ -133,10 +136,7 @@ def _read(path: Path) -> Iterator[_Row]:
         names = ("cluster", "dataset", "instruction", "input", "output")
         for name, value in zip(names, (*named, *asked), strict=True):
             if not isinstance(value, str) or (name in names[:3] and not value.strip()):
-                raise InputError(
-                    "is missing or no text", path=path, line=line, field=name,
-                    remedy="give rows with cluster, dataset, prompt and completion",
-                )  # fmt: skip
+                raise row.error("is missing or no text", name, "give rows with cluster, dataset, prompt and completion")
         yield _Row(values, *map(str, (*named, *asked)))
 
 

@@ -93,6 +93,17 @@ def test_rows_of_templates_and_held_out_items_are_taken_too(tmp_path):
     assert item.options == ("yes", "no")
 
 
+def test_tables_are_read_too(tmp_path):
+    rows = pairs(2)
+    lines = [",".join(row.values()) for row in rows]
+    (tmp_path / "p3.csv").write_text("\n".join([",".join(rows[0]), *lines]))
+    write_jsonl(tmp_path / "p3.jsonl", rows)
+    for kind in ("csv", "jsonl"):
+        split(config(tmp_path / f"p3.{kind}", tmp_path / kind))
+    for name in ("train.jsonl", "test.jsonl"):
+        assert (tmp_path / "csv" / name).read_bytes() == (tmp_path / "jsonl" / name).read_bytes()
+
+
 def test_rows_without_an_answer_are_counted(tmp_path):
     write_jsonl(tmp_path / "p3.jsonl", [*pairs(), {**pairs()[0], "completion": " "}])
     assert split(config(tmp_path / "p3.jsonl", tmp_path / "out")).left_out == {"empty": 1}
