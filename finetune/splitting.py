@@ -30,8 +30,8 @@ class SplitConfig(Config):
 
     source: list[Path] = Field(
         min_length=1,
-        description="Files (JSON, JSON lines, CSV, TSV, Parquet) or data sets whose rows have cluster and dataset: prompt "
-        "and completion as in P3, what selfinstruct templates wrote, or held-out items (task for dataset).",
+        description="Files (.jsonl, .json, .csv, .tsv, .parquet) or data sets whose rows have cluster and dataset: "
+        "prompt and completion as in P3, what selfinstruct templates wrote, or held-out items (task for dataset).",
     )
     hold_out: list[str] = Field(
         min_length=1, description="A cluster to test on, and not to train on.", json_schema_extra={"metavar": "CLUSTER"}

@@ -129,6 +129,7 @@ def test_a_question_that_the_endpoint_refuses_is_unscored_and_listed(server, tas
     assert (summary.n, summary.unscored) == (6, 1)
     assert summary.unscored_items[0].item == "items/2"
     assert "maximum context length" in summary.unscored_items[0].reason
+    assert summary.unscored_items[0].reason.count("was refused") == 1
 
 
 def test_an_evaluation_in_which_everything_is_refused_has_no_score(server, tasks, tmp_path):
@@ -136,16 +137,17 @@ def test_an_evaluation_in_which_everything_is_refused_has_no_score(server, tasks
     rows = [json.loads(line) for line in tasks.read_text().splitlines()]
     write_jsonl(tasks, [{**rows[0], "input": "Italy " * 400}])
     server.set(script=SCRIPT, context_length=300)
-    with pytest.raises(UsageError, match="no item was answered; the first, 'items/1', was refused"):
+    with pytest.raises(UsageError, match="no item was answered; the first, 'items/1', was refused: (?!was)"):
         evaluate(settings(server, tasks, tmp_path / "out"))
     assert not (tmp_path / "out" / "summary.json").exists()
 
 
-def test_the_plain_completions_of_alpacas_prompt(server, tasks, tmp_path):
+@pytest.mark.parametrize(("template", "end"), [("alpaca", "### Response:"), ("plain", "")])
+def test_templates_for_plain_completions(server, tasks, tmp_path, template, end):
     server.set(script=SCRIPT)
-    summary = evaluate(settings(server, tasks, tmp_path / "out", template="alpaca"))
-    assert summary.template == "alpaca"
-    assert all(p.prompt.endswith("### Response:") for p in read_predictions(tmp_path / "out").values())
+    summary = evaluate(settings(server, tasks, tmp_path / "out", template=template))
+    assert summary.template == template
+    assert all(p.prompt.endswith(end) for p in read_predictions(tmp_path / "out").values())
     assert {entry["path"] for entry in server.log()} == {"/v1/completions"}
 
 
@@ -164,6 +166,8 @@ def test_what_an_endpoint_cannot_do_is_refused(server, tasks, tmp_path):
     config = settings(server, tasks, tmp_path / "out").model_copy(update={"base_url": "ftp://x"})
     with pytest.raises(UsageError, match="must start with https"):
         evaluate(config)
+    with pytest.raises(UsageError, match="--template: an endpoint applies the model's own"):
+        evaluate(settings(server, tasks, tmp_path / "out", template="own.jinja"))
     assert not (tmp_path / "out").exists()
     plan = evaluate(settings(server, tasks, tmp_path / "plan", dry_run=True))
     assert isinstance(plan, EvaluationPlan)
