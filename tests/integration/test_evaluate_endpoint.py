@@ -137,7 +137,7 @@ def test_an_evaluation_in_which_everything_is_refused_has_no_score(server, tasks
     rows = [json.loads(line) for line in tasks.read_text().splitlines()]
     write_jsonl(tasks, [{**rows[0], "input": "Italy " * 400}])
     server.set(script=SCRIPT, context_length=300)
-    with pytest.raises(UsageError, match="no item was answered; the first, 'items/1', was refused: (?!was)"):
+    with pytest.raises(UsageError, match="no item was answered; the first, 'items/1', was refused"):
         evaluate(settings(server, tasks, tmp_path / "out"))
     assert not (tmp_path / "out" / "summary.json").exists()
 
