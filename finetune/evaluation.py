@@ -41,6 +41,7 @@ from selfinstruct.files import (
     write_text,
 )  # fmt: skip
 from selfinstruct.progress import Progress
+from selfinstruct.render import TemplateName
 from selfinstruct.tasks import read_tasks
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class EvaluateConfig(Config):
     adapter: Path | None = Field(None, description="Adapter to put on the model: the folder adapter/ of a training.")
     tasks: list[Path] = Field([], description="Files or folders with held-out tasks. Default: the shipped ones.")
     out: Path = Field(description="Folder for predictions and summary; the same command resumes.")
-    template: str = Field(
+    template: TemplateName = Field(
         "auto",
         description="How items become prompts: chat (the model's template), alpaca, plain or a Jinja file; auto is the "
         "adapter's own, else chat, or alpaca where the model has no template.",
