@@ -34,6 +34,7 @@ SHAPES = {
 }
 KEY_VALUE_HEADS = {"tiny": 2, "llama-1b": 8, "llama-8b": 8}
 LLAMA_VOCABULARY = 128_256
+SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +85,19 @@ class Run:
         return float(self.report[name]) / float(self.report["elapsed_s"])
 
 
-def write_rows(source: Path, job_folder: Path, model: str, n_rows: int, max_length: int) -> tuple[Path, Path]:
-    """The first rows of a file that are short enough, as text for this project and as tokens for the others."""
+def write_rows(
+    source: Path, job_folder: Path, model: str, batch_size: int, steps: int, max_length: int
+) -> tuple[Path, Path]:
+    """The first rows of a file that are short enough, for one epoch.
+
+    Returns:
+        A file with text for this project, and one with tokens for the others, in the order in which this project
+        takes the rows.
+    """
     from finetune.config import TrainConfig
     from finetune.models import load_tokenizer, resolve
-    from finetune.rows import prepare
+    from finetune.packing import Schedule
+    from finetune.rows import TrainingRow, prepare
     from selfinstruct.errors import UsageError
     from selfinstruct.render import renderer_for
 
@@ -96,14 +105,14 @@ def write_rows(source: Path, job_folder: Path, model: str, n_rows: int, max_leng
     renderer = renderer_for(tokenizer, "chat")
     opened = gzip.open if source.suffix == ".gz" else open
     kept: list[str] = []
-    tokens: list[str] = []
+    rows: list[TrainingRow] = []
     with opened(source, "rt", encoding="utf-8") as file:
         lines = [line for line in file if json.loads(line)["output"].strip()]
     text, ids = job_folder / "rows.jsonl", job_folder / "tokens.jsonl"
     # One by one, so that rows that are dropped are dropped from both.
     probe = job_folder / "probe.jsonl"
     for line in dict.fromkeys(lines):
-        if len(kept) == n_rows:
+        if len(kept) == batch_size * steps:
             break
         probe.write_text(line, encoding="utf-8")
         config = TrainConfig(data=[probe], out=job_folder / "unused", model=model, max_length=max_length)
@@ -112,9 +121,14 @@ def write_rows(source: Path, job_folder: Path, model: str, n_rows: int, max_leng
         except UsageError:  # too long, or empty
             continue
         kept.append(line)
-        tokens.append(json.dumps({"input_ids": list(row.input_ids), "labels": row.labels}) + "\n")
-    if len(kept) < n_rows:
-        raise SystemExit(f"{source} has {len(kept)} usable rows, {n_rows} are needed; give fewer --steps")
+        rows.append(row)
+    if len(kept) < batch_size * steps:
+        raise SystemExit(f"{source} has {len(kept)} usable rows, {batch_size * steps} are needed; give fewer --steps")
+    tokens = [
+        json.dumps({"input_ids": list(row.input_ids), "labels": row.labels}) + "\n"
+        for step in Schedule(rows, batch_size, steps, SEED)
+        for row in step.rows
+    ]
     text.write_text("".join(kept), encoding="utf-8")
     ids.write_text("".join(tokens), encoding="utf-8")
     return text, ids
@@ -281,10 +295,10 @@ def _measure_all(
     from finetune.models import resolve
 
     location = resolve(model).location
-    text, ids = write_rows(args.rows, folder, model, args.batch_size * args.steps, args.max_length)
+    text, ids = write_rows(args.rows, folder, model, args.batch_size, args.steps, args.max_length)
     job = Job(
         model=location, data=str(text), rows=str(ids), mode="", folder="", rank=16, alpha=32, learning_rate=2e-4,
-        batch_size=args.batch_size, steps=args.steps, max_length=args.max_length, seed=0, threads=args.threads,
+        batch_size=args.batch_size, steps=args.steps, max_length=args.max_length, seed=SEED, threads=args.threads,
         on_gpu=on_gpu,
     )  # fmt: skip
     runs: list[Run] = []

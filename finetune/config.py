@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from selfinstruct.command import Config
+from selfinstruct.render import TemplateName
 
 
 class TrainConfig(Config):
@@ -38,7 +39,7 @@ class TrainConfig(Config):
     )
 
     model: str = Field("embedded", description="Base model: embedded, a folder, a GGUF file, or a name on the hub.")
-    template: str = Field(
+    template: TemplateName = Field(
         "auto",
         description="How rows become text: chat (the model's template), alpaca, plain (prompt and completion as they "
         "stand) or a Jinja file; auto is chat, or alpaca where the model has no template.",

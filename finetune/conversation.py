@@ -16,7 +16,7 @@ from finetune.models import check_base, load_adapter, load_model, renderer_of, r
 from selfinstruct.command import Config, printable
 from selfinstruct.errors import Error, UsageError
 from selfinstruct.records import Message
-from selfinstruct.render import Renderer
+from selfinstruct.render import Renderer, TemplateName
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,7 +39,7 @@ class ChatConfig(Config):
 
     model: str = Field("embedded", description="Model: embedded, a folder, a GGUF file, or a name on the hub.")
     adapter: Path | None = Field(None, description="Adapter to put on the model: the folder adapter/ of a training.")
-    template: str = Field(
+    template: TemplateName = Field(
         "auto",
         description="How messages become prompts: chat, alpaca, plain or a Jinja file; auto is the one trained with, "
         "else chat.",

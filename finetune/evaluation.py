@@ -47,6 +47,7 @@ from selfinstruct.files import (
 )  # fmt: skip
 from selfinstruct.progress import Progress
 from selfinstruct.records import TaskItem
+from selfinstruct.render import TemplateName
 from selfinstruct.tasks import RANKED, read_tasks
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class _Options(Config):
         "Default: the shipped ones.",
     )
     out: Path = Field(description="Folder for predictions and summary; the same command resumes.")
-    template: str = Field(
+    template: TemplateName = Field(
         "auto",
         description="How items become prompts: chat (the model's template), alpaca, plain or a Jinja file; auto is the "
         "adapter's own, else chat, or alpaca where the model has no template.",

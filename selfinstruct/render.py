@@ -12,7 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
+
+from pydantic import AfterValidator
 
 from selfinstruct.errors import InputError, UsageError
 from selfinstruct.files import read_text
@@ -250,6 +252,16 @@ class ChatRenderer:
 
 def _sha256(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _known(template: str) -> str:
+    if template in TEMPLATES or Path(template).suffix or Path(template).is_file():
+        return template
+    raise ValueError(f"input should be {', '.join(map(repr, TEMPLATES))} or a Jinja file")
+
+
+TemplateName = Annotated[str, AfterValidator(_known)]
+"""What `renderer_for` takes, as an option; whether a file is there is found when it is read."""
 
 
 def renderer_for(tokenizer: Any, template: str) -> Renderer:

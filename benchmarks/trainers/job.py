@@ -145,6 +145,7 @@ def common_arguments(job: Job, per_device: int) -> dict[str, Any]:
         "max_grad_norm": 1.0,
         "seed": job.seed,
         "data_seed": job.seed,
+        "train_sampling_strategy": "sequential",
         "use_cpu": not job.on_gpu,
         "bf16": job.on_gpu,
         "logging_steps": 1,

@@ -14,11 +14,10 @@ def main() -> None:
     given = job()
     torch.set_num_threads(given.threads)
     grouped = given.mode == "grouped"
-    arguments = TrainingArguments(
-        **common_arguments(given, given.batch_size if grouped else 1),
-        train_sampling_strategy="group_by_length" if grouped else "random",
-        remove_unused_columns=False,
-    )
+    options = common_arguments(given, given.batch_size if grouped else 1)
+    if grouped:
+        options["train_sampling_strategy"] = "group_by_length"
+    arguments = TrainingArguments(**options, remove_unused_columns=False)
     torch.manual_seed(given.seed)
     trainer = measured(Trainer, given.on_gpu)(
         model=get_peft_model(load(given), lora(given)), args=arguments, train_dataset=read_rows(given.rows),

@@ -165,7 +165,7 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._descriptor, text.encode())
 
-    def wait_for(self, text: str, timeout_s: float = 30) -> None:
+    def wait_for(self, text: str, timeout_s: float = 120) -> None:
         """Read until a text has come after the last one waited for."""
         deadline = time.monotonic() + timeout_s
         while (place := self.screen.find(text, self._found)) < 0:
@@ -173,7 +173,7 @@ class Terminal:
             assert self._read(), f"{text!r} did not come: {self.screen!r}"
         self._found = place + len(text)
 
-    def exit_code(self, timeout_s: float = 30) -> int:
+    def exit_code(self, timeout_s: float = 120) -> int:
         deadline = time.monotonic() + timeout_s
         while self._read():
             assert time.monotonic() < deadline, f"the command did not end: {self.screen!r}"
