@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from finetune.metrics import SCORE
-from finetune.models import ModelSource, load_adapter, load_model, renderer_of, resolve, tokenizer_of
+from finetune.models import ModelSource, check_base, load_adapter, load_model, renderer_of, resolve, tokenizer_of
 from finetune.predictions import PARTIAL, PREDICTIONS, Prediction, grouped, metric_of, partial_file
 from finetune.questions import Question, ask, limited
 from finetune.statistics import Interval, mean_interval
@@ -146,6 +146,8 @@ def evaluate(config: EvaluateConfig) -> EvaluationSummary | EvaluationPlan:
     items = limited(read_tasks(config.tasks or [shipped("heldout")]), config.limit)
     source = resolve(config.model)
     adapter_sha256 = "none" if config.adapter is None else _adapter_sha256(config.adapter)
+    if config.adapter:
+        check_base(config.adapter, source)
     tokenizer = tokenizer_of(source, config.adapter)
     renderer = renderer_of(tokenizer, source, config.adapter, config.template)
     asked = [ask(item, renderer, tokenizer, config.shots) for item in items]

@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -292,3 +293,14 @@ def test_an_unreadable_adapter_is_named(model, tasks, adapter, tmp_path):
     (broken / "adapter_config.json").write_bytes((adapter / "adapter_config.json").read_bytes())
     with pytest.raises(InputError, match="adapter"):
         evaluate(settings(model, tasks, tmp_path / "out", adapter=broken))
+
+
+def test_an_adapter_of_other_weights_is_refused(model, tasks, adapter, tmp_path):
+    copy = shutil.copytree(adapter, tmp_path / "adapter")
+    record = json.loads((copy / "selfinstruct.json").read_text())
+    (copy / "selfinstruct.json").write_text(
+        json.dumps({**record, "base": {"name": "tiny", "weights_sha256": "0" * 64}})
+    )
+    with pytest.raises(InputError, match="was trained on other weights than those of"):
+        evaluate(settings(model, tasks, tmp_path / "out", adapter=copy))
+    assert not (tmp_path / "out").exists()
