@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from finetune.answers import Answer
 from finetune.engines import KeepAnswers
-from finetune.models import ModelSource, load_adapter, load_model, renderer_of, resolve, tokenizer_of
+from finetune.models import ModelSource, check_base, load_adapter, load_model, renderer_of, resolve, tokenizer_of
 from finetune.questions import Question
 from selfinstruct.asking import Spent
 from selfinstruct.errors import Error, InputError, UsageError
@@ -71,6 +71,8 @@ class TransformersEngine:
             "adapter": "none" if adapter is None else _adapter_sha256(adapter),
             "device": self._device,
         }
+        if adapter is not None:
+            check_base(adapter, self._source)
         self._tokenizer = tokenizer_of(self._source, adapter)
         self.renderer = renderer_of(self._tokenizer, self._source, adapter, template)
         self._context_length = _context_length(self._source)

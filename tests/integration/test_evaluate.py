@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -454,3 +455,14 @@ def test_the_cache_tells_apart_what_answers_differently(model, tasks, adapter, t
     other = {"template": "chat", **changes[change], "cache": tmp_path / "cache"}
     summary = evaluate(settings(model, tasks, tmp_path / "two", **other))
     assert summary.reused == (8 if change == "max_new_tokens" else 0)  # options know no such limit
+
+
+def test_an_adapter_of_other_weights_is_refused(model, tasks, adapter, tmp_path):
+    copy = shutil.copytree(adapter, tmp_path / "adapter")
+    record = json.loads((copy / "selfinstruct.json").read_text())
+    (copy / "selfinstruct.json").write_text(
+        json.dumps({**record, "base": {"name": "tiny", "weights_sha256": "0" * 64}})
+    )
+    with pytest.raises(InputError, match="was trained on other weights than those of"):
+        evaluate(settings(model, tasks, tmp_path / "out", adapter=copy))
+    assert not (tmp_path / "out").exists()

@@ -176,7 +176,7 @@ def test_large_sets_are_sampled_the_same_way_every_time_and_quickly():
     seeds = [task(text(15), ("", text(60))) for _ in range(175)]
     start = time.process_time()
     found = diversity(examples, seeds, "unicode")
-    assert time.process_time() - start < 6  # 2 on a common processor
+    assert time.process_time() - start < 20  # 2 on a common processor, minutes without sampling
     assert (found.dataset.n_tasks, found.dataset.n_measured) == (50_000, MAX_TASKS)
     assert found.dataset.instruction.n == MAX_TASKS
     assert found.dataset.nearest.n == 50_000
