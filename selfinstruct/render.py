@@ -244,7 +244,7 @@ def _sha256(*parts: str) -> str:
 
 
 def _known(template: str) -> str:
-    if template in TEMPLATES or Path(template).suffix or Path(template).is_file():
+    if template in TEMPLATES or Path(template).suffix or Path(template).exists():
         return template
     raise ValueError(f"input should be {', '.join(map(repr, TEMPLATES))} or a Jinja file")
 
