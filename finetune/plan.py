@@ -111,10 +111,6 @@ class _Fused(torch.autograd.Function):
         ctx.save_for_backward(query, key, value, output)
         return output
 
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError
-
 
 def _fused(
     _module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _mask: Any, **_: Any

@@ -94,14 +94,20 @@ def joined(instruction: str, input: str) -> str:
 
 
 class _SingleTurn(ABC):
-    """A template for one task and its answer."""
+    """A template for one task and its answer.
+
+    Args:
+        bos: Text of the token that the model expects first, "" if none.
+        eos: Text of the end-of-sequence token.
+    """
 
     name: str
+    texts: tuple[str, ...] = ()
     takes_conversations = False
 
-    def __init__(self, eos: str, *shape: str) -> None:
-        self._eos = eos
-        self.sha256 = _sha256(self.name, *shape, eos)
+    def __init__(self, bos: str, eos: str) -> None:
+        self._bos, self._eos = bos, eos
+        self.sha256 = _sha256(self.name, *self.texts, bos, eos)
 
     @abstractmethod
     def prompt(self, instruction: str, input: str) -> str: ...
@@ -134,18 +140,10 @@ class _SingleTurn(ABC):
 
 
 class AlpacaRenderer(_SingleTurn):
-    """Stanford Alpaca's two templates.
-
-    Args:
-        bos: Text of the token that the model expects first, "" if none.
-        eos: Text of the end-of-sequence token.
-    """
+    """Stanford Alpaca's two templates."""
 
     name = "alpaca"
-
-    def __init__(self, bos: str, eos: str) -> None:
-        super().__init__(eos, ALPACA_WITH_INPUT, ALPACA_WITHOUT_INPUT, bos)
-        self._bos = bos
+    texts = (ALPACA_WITH_INPUT, ALPACA_WITHOUT_INPUT)
 
     def prompt(self, instruction: str, input: str) -> str:
         template = ALPACA_WITH_INPUT if input else ALPACA_WITHOUT_INPUT
@@ -156,18 +154,9 @@ class AlpacaRenderer(_SingleTurn):
 
 
 class PlainRenderer(_SingleTurn):
-    """The prompt as it stands and the answer directly after it, for pairs that were rendered before.
-
-    Args:
-        bos: Text of the token that the model expects first, "" if none.
-        eos: Text of the end-of-sequence token.
-    """
+    """The prompt as it stands and the answer directly after it, for pairs that were rendered before."""
 
     name = "plain"
-
-    def __init__(self, bos: str, eos: str) -> None:
-        super().__init__(eos, bos)
-        self._bos = bos
 
     def prompt(self, instruction: str, input: str) -> str:
         return self._bos + joined(instruction, input)
@@ -255,7 +244,7 @@ def _sha256(*parts: str) -> str:
 
 
 def _known(template: str) -> str:
-    if template in TEMPLATES or Path(template).suffix or Path(template).is_file():
+    if template in TEMPLATES or Path(template).suffix or Path(template).exists():
         return template
     raise ValueError(f"input should be {', '.join(map(repr, TEMPLATES))} or a Jinja file")
 

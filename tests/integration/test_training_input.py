@@ -136,7 +136,7 @@ CASES: dict[str, tuple[Files, list[str], str]] = {
     "all rows evaluated": ({**GOOD, "e.jsonl": lines(ROW)}, ["a.jsonl", "--eval-data", "e.jsonl"],
                            r"no row is left to train on: 1 in_eval_data"),
     # Templates
-    "an unknown template": (GOOD, ["a.jsonl", "--template", "alpca"], r"'alpca' is none of auto, chat, alpaca, plain"),
+    "an unknown template": (GOOD, ["a.jsonl", "--template", "alpca"], r"--template: .*'alpaca'.* file, not 'alpca'"),
     "no template file": (GOOD, ["a.jsonl", "--template", "t.jinja"], r"t\.jinja: no such file\. Check the path"),
     "a template that is a folder": ({**GOOD, "t/x": b""}, ["a.jsonl", "--template", "t"], r"t: is a folder, not a"),
     "a template not in UTF-8": ({**GOOD, "t.jinja": b"a\n\xff"}, ["a.jsonl", "--template", "t.jinja"],
