@@ -9,6 +9,7 @@ model could do already and only lacked the form of the answer.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from finetune.changes import Comparison
 from selfinstruct.command import table
 from selfinstruct.files import read_jsonl, write_jsonl
 
-MAX_OPTIONS = 6
+MAX_OPTIONS = 8
 SHOTS = 3
 # Of a prompt, in characters; about four make a token.
 MAX_PROMPT = 1000
@@ -29,7 +30,7 @@ MAX_PROMPT = 1000
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A row of the file; `options` are the answers of its template where there are few, else ()."""
+    """A row of the file; `options` are the answers that its prompt lists or its template has, else ()."""
 
     cluster: str
     template: str
@@ -50,10 +51,16 @@ def read_pairs(path: Path) -> list[Pair]:
         answers[template].append(completion)
     options = {template: _options(found) for template, found in answers.items()}
     return [
-        Pair(cluster, template, prompt, completion, options[template])
+        Pair(cluster, template, prompt, completion, _listed(prompt, completion) or options[template])
         for (cluster, template, prompt), completion in rows.items()
         if len(set(answers[template])) > 1
     ]
+
+
+def _listed(prompt: str, completion: str) -> tuple[str, ...]:
+    """The lines of the prompt that begin with a dash, if the answer is one of them."""
+    lines = tuple(dict.fromkeys(re.findall(r"^ *- (.*\S)", prompt, re.MULTILINE)))
+    return lines if completion in lines and 2 <= len(lines) <= MAX_OPTIONS else ()
 
 
 def _options(completions: Sequence[str]) -> tuple[str, ...]:
@@ -63,10 +70,10 @@ def _options(completions: Sequence[str]) -> tuple[str, ...]:
 
 
 def sample(pairs: Sequence[Pair], n: int, rng: Random) -> list[Pair]:
-    """So many pairs, templates and the options of each taking turns, so that none dominates."""
-    piles: dict[str, dict[str, list[Pair]]] = defaultdict(lambda: defaultdict(list))
+    """So many pairs, templates and the places of the right option taking turns, so that none dominates."""
+    piles: dict[str, dict[int, list[Pair]]] = defaultdict(lambda: defaultdict(list))
     for pair in rng.sample(pairs, len(pairs)):
-        piles[pair.template][pair.completion if pair.options else ""].append(pair)
+        piles[pair.template][pair.options.index(pair.completion) if pair.options else 0].append(pair)
     turns = [_in_turns(list(piles[template].values())) for template in sorted(piles)]
     drawn = [pair for round_ in _rounds(turns) for pair in round_]
     return drawn[:n]
