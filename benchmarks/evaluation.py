@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from finetune.answers import Answer
 from finetune.metrics import best_option, exact_match
@@ -25,10 +25,11 @@ from selfinstruct.files import shipped, write_jsonl, write_text
 from selfinstruct.records import TaskItem
 from selfinstruct.tasks import RANKED, read_tasks
 
+SpreadT = TypeVar("SpreadT")
+
 CLIENT = Path(__file__).parent / "clients" / "lm_eval_tasks.py"
 BATCH_TOKENS = 4096  # the default of `finetune evaluate`
 GOALS = {"options of several tokens": 3.5, "options of one token": 1.5, "generated answers": 1.5}
-MIN_GENERATED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +67,14 @@ class Speed:
 
 
 def tasks_of(items: Sequence[TaskItem], n_items: int) -> dict[str, list[TaskItem]]:
-    """Tasks to agree on: each cluster that is ranked or has an exact answer; ranked ones asked freely if too few."""
-    clusters: dict[str, list[TaskItem]] = {}
+    """Tasks to agree on: of each cluster its ranked items, and its others as ones with an exact answer."""
+    tasks: dict[str, list[TaskItem]] = {}
     for item in items:
-        clusters.setdefault(item.cluster, []).append(replace(item, references=item.references[:1], wordings=()))
-    tasks = {}
-    for name, group in clusters.items():
-        metric = "accuracy" if group[0].metric in RANKED else "exact_match"
-        tasks[name] = [replace(item, metric=metric) for item in group[:n_items]]
-    n_generated = sum(group[0].metric == "exact_match" for group in tasks.values())
-    for name in [name for name, group in tasks.items() if group[0].metric == "accuracy"][: MIN_GENERATED - n_generated]:
-        free = [replace(item, id=f"{item.id}/free", metric="exact_match", options=()) for item in tasks[name]]
-        tasks[f"{name}_free"] = free
+        is_ranked = item.metric in RANKED
+        task = tasks.setdefault(item.cluster if is_ranked else f"{item.cluster}_written", [])
+        metric = "accuracy" if is_ranked else "exact_match"
+        if len(task) < n_items:
+            task.append(replace(item, metric=metric, references=item.references[:1], wordings=()))
     return tasks
 
 
@@ -95,8 +92,8 @@ def speed_tasks(items: Sequence[TaskItem], n_items: int) -> dict[str, list[TaskI
     return {kind: _spread(group, n_items) for kind, group in zip(GOALS, chosen, strict=True)}
 
 
-def _spread(items: Sequence[TaskItem], count: int) -> list[TaskItem]:
-    """So many of the items, from all parts of the list."""
+def _spread(items: Sequence[SpreadT], count: int) -> list[SpreadT]:
+    """So many of them, from all parts of the list."""
     step = max(1, len(items) // count)
     return list(items[::step][:count])
 
@@ -301,8 +298,8 @@ def _measure(
             wanted = [f"trial_{name}" for name in names.values()]
             trials = {size: theirs(given.peer_python, engine, folder, wanted, size, given.threads) for size in sizes}
             for kind, name in names.items():
-                seconds = {size: found[f"trial_{name}"]["seconds"] for size, found in trials.items()}
-                best[kind] = min(seconds, key=seconds.__getitem__)
+                trial_seconds = {size: found[f"trial_{name}"]["seconds"] for size, found in trials.items()}
+                best[kind] = min(trial_seconds, key=trial_seconds.__getitem__)
         speeds = []
         for size in sorted(set(best.values())):
             kinds = [kind for kind in tasks if best[kind] == size]

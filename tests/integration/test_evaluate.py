@@ -15,6 +15,7 @@ from finetune.answers import Answer, partial_answers
 from finetune.cli import GROUP
 from finetune.comparison import CompareConfig, compare
 from finetune.evaluation import EvaluateConfig, describe, evaluate
+from finetune.merging import MergeConfig, merge
 from finetune.predictions import read_predictions
 from finetune.questions import Setting, ask
 from finetune.transformers_engine import TransformersEngine
@@ -72,6 +73,22 @@ def adapter(model, tmp_path_factory):
 
 def settings(model, tasks, out, **more):
     return EvaluateConfig(model=str(model), tasks=[tasks], out=out, **{"max_new_tokens": 6, "threads": 1, **more})
+
+
+def test_an_adapter_and_what_it_is_merged_into_score_alike(model, adapter, tasks, tmp_path):
+    whole = tmp_path / "merged"
+    merge(MergeConfig(model=str(model), adapter=adapter, out=whole, dtype="float32"))
+    loaded = evaluate(settings(model, tasks, tmp_path / "as-adapter", adapter=adapter))
+    merged = evaluate(settings(whole, tasks, tmp_path / "as-merged"))
+    assert loaded.overall == merged.overall
+    plain = evaluate(settings(model, tasks, tmp_path / "plain", template="alpaca"))
+    folders = (tmp_path / name for name in ("as-adapter", "as-merged", "plain"))
+    for one, other, untuned in zip(*(read_predictions(folder).values() for folder in folders), strict=True):
+        assert (one.prompt, one.prediction, one.score) == (other.prompt, other.prediction, other.score)
+        assert one.option_scores == pytest.approx(other.option_scores, abs=1e-3)
+        assert one.prompt == untuned.prompt
+        assert not one.options or one.option_scores != pytest.approx(untuned.option_scores, abs=1e-1)
+    assert plain.adapter is None
 
 
 def test_predictions_and_summary(model, tasks, tmp_path):
