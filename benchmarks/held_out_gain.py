@@ -24,8 +24,6 @@ from selfinstruct.files import read_jsonl, write_jsonl
 
 MAX_OPTIONS = 8
 SHOTS = 3
-# Of a prompt, in characters; about four make a token.
-MAX_PROMPT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +37,12 @@ class Pair:
     options: tuple[str, ...] = ()
 
 
-def read_pairs(path: Path) -> list[Pair]:
-    """Rows with a prompt and an answer, none twice, of templates that have more than one answer."""
+def read_pairs(path: Path, max_prompt: int) -> list[Pair]:
+    """Rows with an answer and a prompt of at most so many characters, none twice, of templates with several answers."""
     rows = {
         (values["cluster"], f"{values['dataset']}/{values['template']}", values["prompt"]): values["completion"].strip()
         for _, values in read_jsonl(path)
-        if values["prompt"].strip() and values["completion"].strip() and len(values["prompt"]) <= MAX_PROMPT
+        if values["prompt"].strip() and values["completion"].strip() and len(values["prompt"]) <= max_prompt
     }
     answers: dict[str, list[str]] = defaultdict(list)
     for (_, template, _), completion in rows.items():
@@ -137,6 +135,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="embedded", help="as for `finetune train`")
     parser.add_argument("--train-rows", type=int, default=1200, help="rows to train on, once each")
     parser.add_argument("--items", type=int, default=200, help="items of each held-out cluster")
+    parser.add_argument("--max-prompt", type=int, default=1000, help="characters of a prompt; about four make a token")
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int)
@@ -149,7 +148,7 @@ def main() -> None:
     """Make the files, tune, evaluate three times, compare, print one table."""
     args = _arguments()
     rng = Random(args.seed)
-    pairs = read_pairs(args.rows)
+    pairs = read_pairs(args.rows, args.max_prompt)
     clusters = sorted({pair.cluster for pair in pairs})
     if missing := set(args.held_out) - set(clusters):
         sys.exit(f"{args.rows} has no cluster {', '.join(sorted(missing))}; it has {', '.join(clusters)}")

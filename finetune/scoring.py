@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Tokens = list[int]
 
+# Tokens of one pass over a tree on a CPU: enough to keep its cores busy, and the cost of attention within a pass grows
+# with the square.
+CPU_PACK_TOKENS = 512
 # A shorter opening that prompts share is computed again rather than kept.
 MIN_SHARED = 16
 
@@ -181,56 +184,31 @@ class TokenTree:
         return seen
 
 
-class OptionScorer:
-    """Log-likelihoods of options, pack by pack.
+class TreePass:
+    """A model's passes over trees of tokens, pack by pack.
 
-    What a whole run of packs begins with (a task's instruction and demonstrations) is computed once and kept. An
-    architecture whose attention no mask can steer (sliding windows, recurrent layers) computes each sequence by itself.
+    What a whole run of packs begins with (a task's instruction and demonstrations) is computed once and kept.
 
     Args:
-        model: A causal language model, with or without adapter.
+        model: A causal language model for which `takes_trees`, with or without adapter.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._takes_trees = takes_trees(model)
         self._root: Tokens = []
         self._root_cache: Any = None
 
-    @torch.inference_mode()
-    def __call__(self, items: Sequence[EncodedOptions], following: Sequence[EncodedOptions] = ()) -> list[list[float]]:
-        """Summed log-likelihood of each option after its prompt.
+    def tree(self, items: Sequence[EncodedOptions], following: Sequence[EncodedOptions]) -> tuple[TokenTree, int]:
+        """The tree of a pack's sequences, behind as many tokens as are kept of what they begin with.
 
         Args:
             items: One pack.
             following: The next pack, so that what both begin with is kept.
-
-        Returns:
-            Natural logarithms, in the order of items and options.
         """
-        if not self._takes_trees:
-            return [self._one_by_one(item) for item in items]
         n_root = self._choose_root(items, following)
-        sequences = [tokens for item in items for tokens in item.sequences]
-        given = [n for item in items for n in item.n_given]
-        tree = TokenTree(sequences, n_root)
-        # Each scored token with the node that predicts it.
-        predicted = [
-            (path[n - 1 - n_root + step], tokens[n + step])
-            for path, tokens, n in zip(tree.paths, sequences, given, strict=True)
-            for step in range(len(tokens) - n)
-        ]
-        nodes = sorted({node for node, _ in predicted})
-        row = {node: i for i, node in enumerate(nodes)}
-        logits = self._forward(tree, n_root, nodes)
-        log_probs = iter(_log_probs(logits, [row[node] for node, _ in predicted], [token for _, token in predicted]))
-        sums = iter(
-            sum(next(log_probs) for _ in range(len(tokens) - n)) for tokens, n in zip(sequences, given, strict=True)
-        )
-        return [[next(sums) for _ in item.sequences] for item in items]
+        return TokenTree([tokens for item in items for tokens in item.sequences], n_root), n_root
 
     def _choose_root(self, items: Sequence[EncodedOptions], following: Sequence[EncodedOptions]) -> int:
-        """Make sure that what these and the next items begin with is kept; returns how many tokens these may use."""
         wanted = _n_common([*items, *following]) if following else 0
         usable = min(_n_common(items), _n_shared(self._root, items[0].sequences[0]))
         if usable >= max(MIN_SHARED, wanted / 2):
@@ -243,21 +221,69 @@ class OptionScorer:
         self._root = root  # only now: memory may have run out before
         return wanted
 
-    def _forward(self, tree: TokenTree, n_root: int, nodes: Sequence[int]) -> torch.Tensor:
-        """Logits after some nodes, (node, vocabulary)."""
+    def __call__(
+        self, tree: TokenTree, n_root: int, nodes: Sequence[int], *, use_cache: bool = False
+    ) -> tuple[torch.Tensor, Any]:
+        """(Logits after some nodes (node, vocabulary), cache of the root and all nodes if it is wanted)."""
         model = self._model
         hidden = torch.from_numpy(~tree.visible()).to(model.device)
         mask = torch.zeros(hidden.shape, dtype=model.dtype, device=model.device)
         mask = mask.masked_fill_(hidden, torch.finfo(model.dtype).min)
-        logits: torch.Tensor = model(
+        outputs = model(
             input_ids=torch.tensor([tree.tokens], device=model.device),
             attention_mask=mask[None, None],
             position_ids=torch.tensor([tree.positions], device=model.device),
             past_key_values=_beginning(self._root_cache, n_root) if n_root else None,
-            use_cache=n_root > 0,
+            use_cache=use_cache or n_root > 0,
             logits_to_keep=torch.tensor(nodes, device=model.device),
-        ).logits[0]
-        return logits
+        )
+        return outputs.logits[0], outputs.past_key_values
+
+
+class OptionScorer:
+    """Log-likelihoods of options, pack by pack.
+
+    An architecture whose attention no mask can steer (sliding windows, recurrent layers) computes each sequence by
+    itself.
+
+    Args:
+        model: A causal language model, with or without adapter.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._trees = TreePass(model) if takes_trees(model) else None
+
+    @torch.inference_mode()
+    def __call__(self, items: Sequence[EncodedOptions], following: Sequence[EncodedOptions] = ()) -> list[list[float]]:
+        """Summed log-likelihood of each option after its prompt.
+
+        Args:
+            items: One pack.
+            following: The next pack, so that what both begin with is kept.
+
+        Returns:
+            Natural logarithms, in the order of items and options.
+        """
+        if self._trees is None:
+            return [self._one_by_one(item) for item in items]
+        sequences = [tokens for item in items for tokens in item.sequences]
+        given = [n for item in items for n in item.n_given]
+        tree, n_root = self._trees.tree(items, following)
+        # Each scored token with the node that predicts it.
+        predicted = [
+            (path[n - 1 - n_root + step], tokens[n + step])
+            for path, tokens, n in zip(tree.paths, sequences, given, strict=True)
+            for step in range(len(tokens) - n)
+        ]
+        nodes = sorted({node for node, _ in predicted})
+        row = {node: i for i, node in enumerate(nodes)}
+        logits, _ = self._trees(tree, n_root, nodes)
+        log_probs = iter(_log_probs(logits, [row[node] for node, _ in predicted], [token for _, token in predicted]))
+        sums = iter(
+            sum(next(log_probs) for _ in range(len(tokens) - n)) for tokens, n in zip(sequences, given, strict=True)
+        )
+        return [[next(sums) for _ in item.sequences] for item in items]
 
     def _one_by_one(self, item: EncodedOptions) -> list[float]:
         scores = []
@@ -301,8 +327,6 @@ def _beginning(cache: Any, n_tokens: int) -> Any:
 def generate(model: Any, prompts: Sequence[Tokens], *, max_new_tokens: int, eos_ids: Collection[int]) -> list[Tokens]:
     """Greedy answers; a finished answer leaves the batch, so that only unfinished ones are computed.
 
-    What all prompts begin with is computed once.
-
     Args:
         model: A causal language model, with or without adapter.
         prompts: One batch.
@@ -313,7 +337,7 @@ def generate(model: Any, prompts: Sequence[Tokens], *, max_new_tokens: int, eos_
         The new tokens of each prompt, with the token that ended them as the last one; where there is none, the answer
         was cut at `max_new_tokens`.
     """
-    logits, cache, mask = _prefill(model, prompts)
+    logits, cache, mask = (_prefill_trees if takes_trees(model) else _prefill_padded)(model, prompts)
     positions = mask.sum(dim=1, keepdim=True)
     answers: list[Tokens] = [[] for _ in prompts]
     active = list(range(len(prompts)))
@@ -336,24 +360,39 @@ def generate(model: Any, prompts: Sequence[Tokens], *, max_new_tokens: int, eos_
         positions = positions + 1
 
 
-def _prefill(model: Any, prompts: Sequence[Tokens]) -> tuple[torch.Tensor, Any, torch.Tensor]:
-    """(logits after each prompt (row, vocabulary), cache of the prompts, their mask (row, token))."""
-    n_root = min(len(prompt) for prompt in prompts) - 1
-    n_root = min([n_root, *(_n_shared(prompts[0], prompt) for prompt in prompts[1:])])
-    if len(prompts) == 1 or n_root < MIN_SHARED or not takes_trees(model):
-        n_root = 0
-    ids, mask = _left_padded([prompt[n_root:] for prompt in prompts], model.device)
-    cache = None
-    if n_root:
-        root = torch.tensor([prompts[0][:n_root]], device=model.device)
-        cache = model(input_ids=root, use_cache=True, **_last_logits(model)).past_key_values
-        cache.batch_repeat_interleave(len(prompts))
-    positions = n_root + (mask.cumsum(dim=1) - 1).clamp(min=0)
-    mask = torch.cat([mask.new_ones(len(prompts), n_root), mask], dim=1)
-    outputs = model(
-        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
-        **_last_logits(model),
-    )  # fmt: skip
+Prefilled = tuple[torch.Tensor, Any, torch.Tensor]
+"""(Logits after each prompt (row, vocabulary), cache of the prompts, padded on the left, their mask (row, token))."""
+
+
+def _prefill_trees(model: Any, prompts: Sequence[Tokens]) -> Prefilled:
+    """What prompts begin with alike is computed once, and padding is not computed at all."""
+    from transformers import DynamicCache
+
+    ids, mask = _left_padded(prompts, model.device)
+    items = [EncodedOptions((prompt,), (len(prompt),)) for prompt in prompts]
+    packs = plan_packs(items, CPU_PACK_TOKENS if model.device.type == "cpu" else ids.numel())
+    trees = TreePass(model)
+    logits, keys, values = [], [], []
+    for pack, following in zip(packs, [*packs[1:], []], strict=True):
+        tree, n_root = trees.tree([items[i] for i in pack], [items[i] for i in following])
+        last, nodes = trees(tree, n_root, [path[-1] for path in tree.paths], use_cache=True)
+        places = [[*range(n_root), *(n_root + node for node in path)] for path in tree.paths]
+        padded, _ = _left_padded(places, ids.device, ids.shape[1])
+        logits.append(last)
+        keys.append([layer.keys[0][:, padded] for layer in nodes.layers])
+        values.append([layer.values[0][:, padded] for layer in nodes.layers])
+    # From the order of the packs to that of the prompts.
+    order = torch.tensor([i for pack in packs for i in pack], device=ids.device).argsort()
+    cache = DynamicCache()
+    for number, (k, v) in enumerate(zip(zip(*keys, strict=True), zip(*values, strict=True), strict=True)):
+        cache.update(torch.cat(k, 1)[:, order].transpose(0, 1), torch.cat(v, 1)[:, order].transpose(0, 1), number)
+    return torch.cat(logits)[order], cache, mask
+
+
+def _prefill_padded(model: Any, prompts: Sequence[Tokens]) -> Prefilled:
+    ids, mask = _left_padded(prompts, model.device)
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    outputs = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **_last_logits(model))
     return outputs.logits[:, -1], outputs.past_key_values, mask
 
 
@@ -376,9 +415,11 @@ def _log_probs(logits: torch.Tensor, rows: Sequence[int], targets: Sequence[int]
     return values
 
 
-def _left_padded(rows: Sequence[Tokens], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _left_padded(
+    rows: Sequence[Sequence[int]], device: torch.device, longest: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(ids, mask), both (row, longest); padding is told by the mask alone, so any id does for it."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=device)
+    longest = max([longest, *map(len, rows)])
+    ids = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
     return ids, mask

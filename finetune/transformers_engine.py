@@ -27,10 +27,6 @@ logger = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
 Batch = list[int]
 
-# Tokens of one pass over option trees on a CPU: enough to keep its cores busy, and the cost of attention within a pass
-# grows with the square.
-_CPU_PACK_TOKENS = 512
-
 
 class TransformersEngine:
     """A model on this machine; an adapter is put on it, not merged into it.
@@ -113,7 +109,7 @@ class TransformersEngine:
             packs = scoring.plan_packs([options[i] for i in left], max_tokens)
             return [[left[place] for place in pack] for pack in packs]
 
-        pack_tokens = self._batch_tokens if self._device == "cuda" else min(self._batch_tokens, _CPU_PACK_TOKENS)
+        pack_tokens = self._batch_tokens if self._device == "cuda" else min(self._batch_tokens, scoring.CPU_PACK_TOKENS)
         for batch, scores in _in_batches(list(options), plan_ranked, pack_tokens, rank):
             keep({i: _ranked(questions[i], options[i], s) for i, s in zip(batch, scores, strict=True)})
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
+from finetune import scoring
 from finetune.scoring import (
     OptionScorer,
     TokenTree,
@@ -193,19 +194,23 @@ def test_a_model_with_a_sliding_window_is_scored_without_a_tree(tokenizer):
     assert OptionScorer(windowed)([item])[0] == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_beginning_that_all_prompts_share_is_computed_once(model, tokenizer):
-    prompts = [encode(tokenizer, f"{PROMPTS[2]} {word}") for word in ("a", "the capital", "of it")]
+@pytest.mark.parametrize("pack_tokens", [1000, 12])
+def test_what_prompts_begin_with_alike_is_computed_once(model, tokenizer, monkeypatch, pack_tokens):
+    texts = [f"{PROMPTS[2]} {word}" for word in ("a", "the capital", "of it", "of it all", "the capital")]
+    prompts = [encode(tokenizer, text) for text in (*texts, PROMPTS[0], PROMPTS[2])]
+    alone = [generate(model, [prompt], max_new_tokens=8, eos_ids=())[0] for prompt in prompts]
+    monkeypatch.setattr(scoring, "CPU_PACK_TOKENS", pack_tokens)
     fed = []
     handle = model.register_forward_pre_hook(
         lambda _, __, given: fed.append(given["input_ids"].shape), with_kwargs=True
     )
     answers = generate(model, prompts, max_new_tokens=8, eos_ids=())
     handle.remove()
-    assert fed[0][0] == 1
-    assert fed[0][1] > 50
-    assert fed[1][0] == 3
-    assert fed[1][1] < 10
-    assert answers == [generate(model, [prompt], max_new_tokens=8, eos_ids=())[0] for prompt in prompts]
+    assert answers == alone
+    passes = [shape for shape in fed if shape[0] == 1]
+    assert len(fed) - len(passes) == 7
+    assert (len(passes) > 2) == (pack_tokens == 12)
+    assert sum(n_tokens for _, n_tokens in passes) < sum(map(len, prompts)) / 2
 
 
 def test_batches_hold_similar_lengths_within_the_budget():

@@ -58,7 +58,7 @@ def pairs_file(path: Path) -> Path:
 
 
 def test_a_sample_takes_templates_and_answers_in_turn(tmp_path: Path) -> None:
-    pairs = read_pairs(pairs_file(tmp_path / "pairs.jsonl"))
+    pairs = read_pairs(pairs_file(tmp_path / "pairs.jsonl"), max_prompt=1000)
     assert {pair.template for pair in pairs} == {f"d/{c}-{t}" for c in ("topic", "feeling", "prose") for t in (0, 1)}
     assert {pair.options for pair in pairs} == {("no", "yes"), ()}
     topic = [pair for pair in pairs if pair.cluster == "topic"]
@@ -69,6 +69,19 @@ def test_a_sample_takes_templates_and_answers_in_turn(tmp_path: Path) -> None:
     )
     uneven = [Pair("c", "t", str(n), "a" if n else "b", ("a", "b")) for n in range(9)]
     assert sorted(p.completion for p in sample(uneven, 9, Random(0))) == ["a", "b"]
+
+
+def test_answers_that_a_prompt_lists_are_ranked(tmp_path: Path) -> None:
+    prompt = "Which one?\n\n- red\n - dark blue \n- none of these\n"
+    rows = [
+        {"cluster": "c", "dataset": "d", "template": "t", "prompt": prompt + str(n), "completion": completion}
+        for n, completion in enumerate(["dark blue", "red", "a story"])
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    listed = ("red", "dark blue", "none of these")
+    assert [pair.options for pair in read_pairs(path, max_prompt=len(prompt) + 1)] == [listed, listed, ()]
+    assert read_pairs(path, max_prompt=len(prompt)) == []
 
 
 def test_held_out_clusters_are_tuned_for_and_compared(tmp_path: Path) -> None:
