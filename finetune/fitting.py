@@ -135,6 +135,7 @@ def make_trainer(
     if config.threads:
         torch.set_num_threads(config.threads)
     model = load_model(source, quantization=_quantization(config))
+    _keep_weights_differentiable(model)
     check_vocabulary(data, model.get_input_embeddings().num_embeddings)
     check_weights(model, source)
     pack_length = _pack_length(config, batching, model, arguments)
@@ -174,6 +175,17 @@ def _quantization(config: TrainConfig) -> BitsAndBytesConfig | None:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16 if has_bf16() else torch.float32,
     )
+
+
+def _keep_weights_differentiable(model: torch.nn.Module) -> None:
+    """Keeps bitsandbytes from packing 4-bit weights for inference, which it does at the first pass without gradients.
+
+    On CPUs with AVX512-BF16; through packed weights no gradient passes, in whichever mode, so that nothing below would
+    be learnt after an evaluation (bitsandbytes 0.50, nn/modules.py, Linear4bit.forward).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - no attribute of every module
 
 
 def _pack_length(

@@ -184,6 +184,17 @@ def test_point_10_a_quantised_base_learns(config: TrainConfig) -> None:
     assert metrics(config.out)[-1]["loss"] < 0.5 < summary.train_loss
 
 
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_evaluating_a_quantised_base_changes_nothing_of_what_it_learns(config: TrainConfig, tmp_path: Path) -> None:
+    held = write(tmp_path / "eval.jsonl", EVAL_ROWS)
+    trained(config, quantize="nf4", max_steps=6)
+    trained(config, quantize="nf4", max_steps=6, eval_data=held, eval_steps=2, out=tmp_path / "evaluated")
+    learnt, with_evaluations = adapter(config.out), adapter(tmp_path / "evaluated")
+    assert all(torch.equal(learnt[name], with_evaluations[name]) for name in learnt)
+    assert all(learnt[name].any() for name in learnt if "lora_B" in name)
+
+
 # -- evaluation, stopping, schedule ------------------------------------------------------------------------------------
 
 
