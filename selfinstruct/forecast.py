@@ -202,7 +202,8 @@ def describe_forecast(f: Forecast) -> str:
     cost = "unknown (give --input-usd-per-mtok and --output-usd-per-mtok)"
     if f.cost_usd is not None:
         cost = f"{f.cost_usd[0]:.2f} to {f.cost_usd[1]:.2f} USD"
-    time = "up to a day a round of batches" if f.seconds is None else f"{_time(f.seconds[0])} to {_time(f.seconds[1])}"
+    seconds = f.seconds
+    time = f"about {_time(seconds[0])} to {_time(seconds[1])}" if seconds else "up to a day a round of batches"
     wanted = f"the {f.target - f.accepted} tasks still wanted" if f.accepted else f"{f.target} tasks"
     return (
         f"For {wanted}, at {f.endpoint}, {f.basis}:\n"
@@ -210,7 +211,7 @@ def describe_forecast(f: Forecast) -> str:
         f"  prompt tokens      about {f.prompt_tokens[0]} to {f.prompt_tokens[1]}\n"
         f"  completion tokens  about {f.completion_tokens[0]} to {f.completion_tokens[1]}\n"
         f"  cost               {cost}\n"
-        f"  time               about {time}"
+        f"  time               {time}"
     )
 
 

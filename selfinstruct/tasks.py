@@ -155,7 +155,7 @@ def _rows(path: Path) -> Iterator[_Row]:
             yield _Row(values, name, index + 1, Path(f"{path}[{index}]"))
     else:
         raise InputError(
-            "is neither a list of rows nor a Super-NaturalInstructions task", path=path, remedy="see the README"
+            "is neither a list of rows nor a Super-NaturalInstructions task", path=path, remedy="see docs/evaluation.md"
         )
 
 
