@@ -28,7 +28,7 @@ from selfinstruct.tasks import RANKED, read_tasks
 SpreadT = TypeVar("SpreadT")
 
 CLIENT = Path(__file__).parent / "clients" / "lm_eval_tasks.py"
-BATCH_TOKENS = 4096  # the default of `finetune evaluate`
+BATCH_TOKENS = 8192  # the default of `finetune evaluate`
 GOALS = {"options of several tokens": 3.5, "options of one token": 1.5, "generated answers": 1.5}
 
 
@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=12, help="items of each task to agree on")
     parser.add_argument("--speed-items", type=int, default=32, help="items of each kind of work to time")
     parser.add_argument("--trial-items", type=int, default=8, help="items to find the other's best batch size with")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 4, 16], help="sizes to try")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 4, 16, 32], help="sizes to try")
     parser.add_argument("--max-new-tokens", type=int, default=32)
     parser.add_argument("--threads", type=int, default=available_threads())
     parser.add_argument("--only", choices=["agreement", "speed"], help="half of it")

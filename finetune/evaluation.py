@@ -91,7 +91,7 @@ class _Options(Config):
     )
     max_new_tokens: int = Field(64, ge=1, description="Most tokens of a generated answer.")
     batch_tokens: int = Field(
-        4096, ge=1, description="Most tokens of a batch, padding included; halved where memory does not suffice."
+        8192, ge=1, description="Most tokens of a batch, padding included; halved where memory does not suffice."
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; default as many as there are cores.")
     cache: Path | None = Field(

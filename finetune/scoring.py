@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
 Tokens = list[int]
 
-# Tokens of one pass over a tree on a CPU: enough to keep its cores busy, and the cost of attention within a pass grows
-# with the square.
-CPU_PACK_TOKENS = 512
+# Tokens of one pass over a tree: enough to keep the device busy, and mask and attention grow with the square.
+CPU_PACK_TOKENS, GPU_PACK_TOKENS = 512, 4096
 # A shorter opening that prompts share is computed again rather than kept.
 MIN_SHARED = 16
 
@@ -370,7 +369,7 @@ def _prefill_trees(model: Any, prompts: Sequence[Tokens]) -> Prefilled:
 
     ids, mask = _left_padded(prompts, model.device)
     items = [EncodedOptions((prompt,), (len(prompt),)) for prompt in prompts]
-    packs = plan_packs(items, CPU_PACK_TOKENS if model.device.type == "cpu" else ids.numel())
+    packs = plan_packs(items, CPU_PACK_TOKENS if model.device.type == "cpu" else GPU_PACK_TOKENS)
     trees = TreePass(model)
     logits, keys, values = [], [], []
     for pack, following in zip(packs, [*packs[1:], []], strict=True):
