@@ -213,7 +213,7 @@ def main() -> None:
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--items", type=int, default=12, help="items of each task to agree on")
     parser.add_argument("--speed-items", type=int, default=32, help="items of each kind of work to time")
-    parser.add_argument("--trial-items", type=int, default=8, help="items to find the other's best batch size with")
+    parser.add_argument("--trial-items", type=int, default=16, help="items to find the other's best batch size with")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 4, 16, 32], help="sizes to try")
     parser.add_argument("--max-new-tokens", type=int, default=32)
     parser.add_argument("--threads", type=int, default=available_threads())
