@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from selfinstruct.command import LazyCommand, LazyGroup, run_program
@@ -43,6 +44,8 @@ GROUP = LazyGroup(
 
 def main() -> None:
     """Run the program and end with its exit code."""
+    # Where bitsandbytes is installed, importing peft says that a faster 4-bit kernel for CPUs is not.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     sys.exit(run_program(GROUP, "finetune"))
 
 
