@@ -134,6 +134,7 @@ def test_what_is_imported_is_declared():
         "selfinstruct": names(project["dependencies"])
         | extras["embedded"]
         | extras["ray"]
+        | extras["analysis"]
         | {"datasets"},  # its pyarrow, for export
         "finetune": names(project["dependencies"]) | extras["train"],
     }
