@@ -28,7 +28,7 @@ HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "safetensors
 # What training and evaluation may use of the generator: what both halves must do alike, and the frame of a command.
 SHARED = {
     "errors", "records", "files", "render", "tasks", "seeds", "embedded", "novelty", "ledger", "teacher",
-    "command", "progress", "labelled_data", "contamination", "asking",
+    "command", "progress", "labelled_data", "contamination", "asking", "markdown",
 }  # fmt: skip
 # Packages that come with a declared one, under whose name they are used.
 COMES_WITH = {
