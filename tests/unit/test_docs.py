@@ -37,6 +37,7 @@ FOREIGN = {
     "--enable-lora", "--max-lora-rank", "--lora-modules",  # vLLM
     "--machine_rank", "--main_process_ip", "--main_process_port", "--config_file", "--num_processes",  # accelerate
     "--no-deps",  # pip
+    "--micro-batch-size",  # of old, where it is said that it is gone
 }  # fmt: skip
 
 
