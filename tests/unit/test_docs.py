@@ -1,4 +1,4 @@
-"""The documentation keeps to what there is: its commands parse, links lead somewhere, examples import, messages exist."""
+"""The documentation keeps to what there is: commands parse, links lead somewhere, examples import, messages exist."""
 
 from __future__ import annotations
 
@@ -110,7 +110,9 @@ def test_the_pages_have_commands():
     assert {(program, name) for program, group in GROUPS.items() for name in group._lazy} <= named
 
 
-@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=lambda value: " ".join(value) if type(value) is list else "")
+@pytest.mark.parametrize(
+    ("page", "command"), COMMANDS, ids=[f"{page}: {shlex.join(words)}" for page, words in COMMANDS]
+)
 def test_commands_parse(page, command, tmp_path, monkeypatch, capsys):
     """By the real command line: everything but running it, --config aside, whose file is the reader's."""
     monkeypatch.chdir(tmp_path)
