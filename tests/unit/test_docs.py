@@ -178,6 +178,15 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(file), target
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "decisions"], ids=name_of)
+def test_files_in_the_text_exist(page):
+    """Those of the repository; "whole:" follows where a page shows a file that its reader is to make."""
+    made = set(re.findall(r"`([\w/.]+)`, whole:", prose(page)))
+    for span in set(spans(page)) - made:
+        if re.fullmatch(r"(?:selfinstruct|finetune|scripts|data|benchmarks|tests|docs)/[\w./-]+", span):
+            assert (ROOT / span).exists(), span
+
+
 def test_every_page_is_linked():
     linked = {
         (page.parent / target.partition("#")[0]).resolve()
