@@ -200,16 +200,19 @@ def _parameter(name: str, field: FieldInfo, positional: bool) -> click.Parameter
     flag = _flag(name)
     default = None if field.default is PydanticUndefined else field.get_default(call_default_factory=True)
     is_flag = kind is click.BOOL
+    extra: Any = field.json_schema_extra or {}
+    # With one, an option may stand without a value.
+    alone = {"is_flag": False, "flag_value": extra["flag_value"]} if "flag_value" in extra else {}
     return click.Option(
         [f"{flag}/--no-{flag[2:]}" if is_flag else flag],
         type=None if is_flag else kind,
-        is_flag=is_flag or None,
         multiple=multiple,
         default=default,
         required=field.is_required(),
         help=field.description,
         show_default=default not in (None, [], ()) and default is not False,
-        metavar=None if isinstance(kind, click.Choice) or is_flag else (field.json_schema_extra or {}).get("metavar"),  # type: ignore[union-attr]
+        metavar=None if isinstance(kind, click.Choice) or is_flag else extra.get("metavar"),
+        **(alone or {"is_flag": is_flag or None}),
     )
 
 
