@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from finetune.folder import TrainRecord, TrainSummary
+from selfinstruct.characters import visible
 from selfinstruct.embedded import PUBLIC_NAME, public_name
 from selfinstruct.files import read_toml
-from selfinstruct.markdown import front_matter, inline, visible
+from selfinstruct.markdown import front_matter, inline
 
 _ADAPTER = """\
 {front}

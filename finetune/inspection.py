@@ -17,7 +17,8 @@ from finetune.contamination import Finding
 from finetune.models import load_tokenizer, resolve
 from finetune.rows import TrainingData, prepare
 from finetune.tokens import InspectedRow, Token, inspected
-from selfinstruct.command import printable, table
+from selfinstruct.characters import printable
+from selfinstruct.command import table
 from selfinstruct.render import renderer_for
 
 if TYPE_CHECKING:

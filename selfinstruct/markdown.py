@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from selfinstruct.characters import storable, visible
+
 # What Markdown (CommonMark, tables and links of GitHub's) gives a meaning within a line, and HTML's marks.
 _MARKS = re.compile(r"[\\`*~\[\]|$@&<>]|(?<![^\W_])_|_(?![^\W_])|(?<=:)(?=//)|(?<=\bwww)(?=\.)", re.I)
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-# Control characters, line separators, direction overrides and lone surrogates.
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LINK = re.compile(r"https?://[A-Za-z0-9][^\s<>\"\\^`{|}]*")
 
 
@@ -38,11 +38,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def visible(text: str) -> str:
-    """Text with a mark where it had characters that show nothing of themselves but change how others are shown."""
-    return _HIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
 def front_matter(values: Mapping[str, Any]) -> str:
     """The YAML block before a card, which the hub reads; None and empty values are left out.
 
@@ -65,5 +60,5 @@ def _yaml(values: Mapping[str, Any]) -> Iterable[str]:
 
 def _quoted(text: str) -> str:
     """A double-quoted YAML scalar, in which a string of JSON stands for itself; what is not to be seen is escaped."""
-    text = json.dumps(text.encode("utf-8", "replace").decode(), ensure_ascii=False)
+    text = json.dumps(storable(text), ensure_ascii=False)
     return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)

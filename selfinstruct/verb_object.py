@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from selfinstruct.characters import storable
 from selfinstruct.errors import UsageError
 from selfinstruct.languages import is_written_in
 from selfinstruct.results import evenly
@@ -98,7 +99,7 @@ def root_verbs(texts: Sequence[str], model: str | None = None) -> VerbObjects:
     Raises:
         UsageError: When the model that was named cannot be loaded, or has no parser.
     """
-    sample = [_text(texts[index]) for index in evenly(len(texts), MAX_TEXTS)]
+    sample = [storable(texts[index][:_MAX_CHARACTERS]) for index in evenly(len(texts), MAX_TEXTS)]
     parser = _parser(model)
     if parser is None:
         sample = _in_language(sample, "en")
@@ -112,11 +113,6 @@ def root_verbs(texts: Sequence[str], model: str | None = None) -> VerbObjects:
 
 def _counted(found: Iterable[Pair | None], parser: str, is_parsed: bool, n_texts: int) -> VerbObjects:
     return VerbObjects(dict(Counter(pair for pair in found if pair).most_common()), parser, is_parsed, n_texts)
-
-
-def _text(text: str) -> str:
-    """The beginning of a text; a parser takes UTF-8 only, which has no lone surrogates."""
-    return text[:_MAX_CHARACTERS].encode("utf-8", "replace").decode()
 
 
 def _in_language(texts: Sequence[str], language: str) -> list[str]:

@@ -9,6 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from selfinstruct.filters.union import USUAL
+from tests.generating import FreshServer, generate
+from tests.server import RunningServer
 
 FIRED = "hostile_fired"
 _CALL = f"window.{FIRED}=1;alert(1)"
@@ -134,6 +141,35 @@ def payloads() -> list[Payload]:
     return made
 
 
-def json_text(value: object) -> str:
-    """JSON as an API sends it: ASCII, lone surrogates as escapes."""
-    return json.dumps(value, ensure_ascii=True)
+# A name of a model, since that comes from elsewhere too.
+MODEL = f"m\x1b]0;x\x07\x9b31m<img src=x onerror={_CALL}>{{{{7*7}}}}|\u202e"
+TASKS_PER_REPLY = 50
+_NUMBERS = count()
+
+
+def tasks() -> list[dict[str, str]]:
+    """Tasks in which every payload is an instruction, an input and an output."""
+    texts = [payload.text for payload in payloads()]
+    return [
+        {"instruction": text, "input": texts[place - 1], "output": texts[place - 2]} for place, text in enumerate(texts)
+    ]
+
+
+def generate_hostile(out: Path, server: RunningServer | FreshServer, **flags: Any) -> int:
+    """Run `selfinstruct generate` with a teacher that answers these tasks and no others; gives its exit code."""
+    given = tasks()
+    parts = [given[start : start + TASKS_PER_REPLY] for start in range(0, len(given), TASKS_PER_REPLY)]
+    # A pattern that matches anything; of its own, since the server counts what each has matched.
+    anything = f"(?#{next(_NUMBERS)})"
+    # ASCII, as an API sends it: lone surrogates are escapes in the answer's own JSON.
+    server.set(script={anything: [json.dumps({"tasks": part}) for part in parts]})
+    settings = {
+        "model": MODEL, "strategy": "alpaca:structured=true", "endpoint": "chat", "window": 8,
+        "tasks_per_request": TASKS_PER_REPLY, "num_instructions": len(given), "max_requests": len(parts),
+    }  # fmt: skip
+    return generate(out, server.base_url, **{**settings, **flags})
+
+
+def everything_goes() -> tuple[str, ...]:
+    """The usual filters, for --without."""
+    return tuple(str(rule.kind) for rule in USUAL)

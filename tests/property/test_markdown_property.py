@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from selfinstruct.markdown import block, front_matter, inline, linked, table, visible
+from selfinstruct.characters import visible
+from selfinstruct.markdown import block, front_matter, inline, linked, table
 
 # HTML passes through, as it does where cards are shown before anything is cleaned away.
 MARKDOWN = MarkdownIt("gfm-like", {"linkify": False, "html": True})

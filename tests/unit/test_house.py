@@ -29,6 +29,7 @@ HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "safetensors
 SHARED = {
     "errors", "records", "files", "render", "tasks", "seeds", "embedded", "novelty", "ledger", "teacher",
     "command", "progress", "labelled_data", "contamination", "asking", "markdown",
+    "characters",
 }  # fmt: skip
 # Packages that come with a declared one, under whose name they are used.
 COMES_WITH = {
