@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from finetune.folder import TrainRecord, TrainSummary
-from selfinstruct.embedded import PUBLIC_NAME
+from selfinstruct.characters import visible
+from selfinstruct.embedded import PUBLIC_NAME, public_name
 from selfinstruct.files import read_toml
+from selfinstruct.markdown import front_matter, inline
 
 _ADAPTER = """\
 {front}
@@ -55,7 +59,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "path/to/this/folder")
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base}), "path/to/this/folder")
 ```
 
 {serving}
@@ -64,10 +68,12 @@ Render prompts with the same template: another one gives other tokens than those
 card names it.
 """
 
-_SERVED = (
-    "Served by vLLM: `vllm serve {base} --enable-lora --max-lora-rank {max_rank} --lora-modules "
-    "tuned=path/to/this/folder`."
-)
+_SERVED = """\
+Served by vLLM:
+
+```bash
+vllm serve {base} --enable-lora --max-lora-rank {max_rank} --lora-modules tuned=path/to/this/folder
+```"""
 _NOT_SERVED = "vLLM serves no DoRA adapters: `finetune merge` makes a model folder of it first."
 
 _MERGED = """\
@@ -108,11 +114,12 @@ def card(record: TrainRecord, summary: TrainSummary) -> str:
     """The README.md of an adapter; file names only, no local paths."""
     config, base = record.config, record.base.public_name
     rank = int(config["rank"])
-    serving = _NOT_SERVED if config.get("dora") else _SERVED
     max_rank = next((allowed for allowed in _VLLM_RANKS if rank <= allowed), rank)
+    argument = shlex.quote(" ".join(visible(base).split()))
+    serving = _NOT_SERVED if config.get("dora") else _SERVED.format(base=argument, max_rank=max_rank)
     return _ADAPTER.format(
         front=_front_matter(base, "adapter", library_name="peft", tags=["lora", "instruction-tuning"]),
-        base=base,
+        base=inline(base),
         weights=record.base.weights_sha256 or "not known",
         template=record.template.name,
         template_sha256=record.template.sha256,
@@ -124,11 +131,11 @@ def card(record: TrainRecord, summary: TrainSummary) -> str:
         train_loss=_loss(summary.train_loss),
         before=_loss(summary.eval_loss_before),
         after=_loss(summary.eval_loss),
-        usage=_ADAPTER_USAGE.format(base=base, serving=serving.format(base=base, max_rank=max_rank)),
-        files="\n".join(f"| {f.role} | {_cell(Path(f.path).name)} | {f.rows} | {f.sha256} |" for f in record.files),
+        usage=_ADAPTER_USAGE.format(base=json.dumps(base), serving=serving),
+        files="\n".join(f"| {f.role} | {inline(Path(f.path).name)} | {f.rows} | {f.sha256} |" for f in record.files),
         dropped=", ".join(f"{n} {reason}" for reason, n in summary.rows_dropped.items()) or "none",
         lineage=_lineage([Path(f.path) for f in record.files]),
-        base_licence="Apache-2.0." if base == PUBLIC_NAME else f"not recorded here; see {base}.",
+        base_licence="Apache-2.0." if base == PUBLIC_NAME else f"not recorded here; see {inline(base)}.",
         versions=", ".join(f"{name} {version}" for name, version in record.versions.items()),
         **{name: config[name] for name in ("rank", "alpha", "learning_rate", "batch_size")},
     )
@@ -162,25 +169,21 @@ def merged_card(
     rest = "\n\n".join(kept) or "## Data\n\nNot known: the adapter's card does not say what it was trained on."
     return _MERGED.format(
         front=_front_matter(base, "merge", library_name="transformers", tags=["instruction-tuning", "merge"]),
-        base=base, dtype=dtype, template=template, template_sha256=template_sha256, adapter_sha256=adapter_sha256,
-        agreement=agreement, difference=difference, rest=rest,
+        base=inline(base), dtype=dtype, template=template, template_sha256=template_sha256,
+        adapter_sha256=adapter_sha256, agreement=agreement, difference=difference, rest=rest,
     )  # fmt: skip
 
 
 def _front_matter(base: str, relation: str, *, library_name: str, tags: Sequence[str]) -> str:
     """The block that the hub reads (huggingface.co/docs/hub/model-cards); without a licence, which is the user's."""
-    return "\n".join(
-        [
-            "---",
-            f"base_model: {base}",
-            f"base_model_relation: {relation}",
-            f"library_name: {library_name}",
-            "pipeline_tag: text-generation",
-            "tags:",
-            *(f"- {tag}" for tag in tags),
-            "---",
-            "",
-        ]
+    return front_matter(
+        {
+            "base_model": base,
+            "base_model_relation": relation,
+            "library_name": library_name,
+            "pipeline_tag": "text-generation",
+            "tags": tags,
+        }
     )
 
 
@@ -191,11 +194,9 @@ def _lineage(files: Sequence[Path]) -> str:
         run = file.parent / "run.toml"
         options = read_toml(run).get("generate") if file.name == "dataset.jsonl" and run.is_file() else None
         if isinstance(options, Mapping):
-            teacher = options.get("model", "not known")
-            teacher = PUBLIC_NAME if teacher == "embedded" else Path(str(teacher)).name
-            lines.append(
-                f"- `{file.name}` was generated by {teacher} with the strategy {_strategies(options.get('strategy'))}."
-            )
+            teacher = inline(public_name(str(options.get("model", "not known"))))
+            strategies = inline(_strategies(options.get("strategy")))
+            lines.append(f"- `{file.name}` was generated by {teacher} with the strategy {strategies}.")
     if not lines:
         return ""
     return "\n".join(
@@ -208,10 +209,6 @@ def _strategies(value: Any) -> str:
     entries = value if isinstance(value, list) else [value]
     names = [str(entry.get("kind", "")) if isinstance(entry, Mapping) else str(entry) for entry in entries]
     return " and ".join(dict.fromkeys(names))
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 def _loss(value: float | None) -> str:

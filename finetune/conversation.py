@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from finetune.models import check_base, load_adapter, load_model, renderer_of, resolve, tokenizer_of
-from selfinstruct.command import Config, printable
+from selfinstruct.characters import printable
+from selfinstruct.command import Config
 from selfinstruct.errors import Error, UsageError
 from selfinstruct.records import Message
 from selfinstruct.render import Renderer, TemplateName

@@ -1,6 +1,7 @@
 """The folder of one training: what is recorded of it, how far it is, and its checkpoints.
 
 train.toml           what was asked for and from what; written first
+tokens.json          the first rows token by token, and which tokens are learnt: what a report shows
 metrics.jsonl        one object a logged step
 checkpoints/step-N   complete ones only, each with its hashes: the last two, and the best if that is to be kept; gone
                      once the training is finished
@@ -16,11 +17,13 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from finetune.tokens import InspectedRow
 from selfinstruct.errors import InputError, UsageError
 from selfinstruct.files import (
     hold,
@@ -145,6 +148,7 @@ class TrainingFolder:
         self.checkpoints = path / "checkpoints"
         self.partial = self.checkpoints / ".partial"
         self.record = path / "train.toml"
+        self.tokens = path / "tokens.json"
         self.metrics = path / "metrics.jsonl"
         self.summary = path / "summary.json"
 
@@ -236,9 +240,10 @@ class TrainingFolder:
         there = {*self._steps(), lines[-1]["step"] if lines else 0}
         return min(((loss, step) for loss, step in evaluated if step in there), default=(0.0, None))[1]
 
-    def start(self, record: TrainRecord) -> None:
-        """Record a new training."""
+    def start(self, record: TrainRecord, rows: Sequence[InspectedRow]) -> None:
+        """Record a new training, and a few of its rows token by token."""
         write_text(self.record, to_toml(record.model_dump(mode="json")))
+        write_text(self.tokens, to_json_line({"rows": [asdict(row) for row in rows]}) + "\n")
 
     def clear_partial(self) -> None:
         """Remove what a killed process left half-written."""

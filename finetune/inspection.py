@@ -8,21 +8,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from finetune.config import TrainConfig
 from finetune.contamination import Finding
 from finetune.models import load_tokenizer, resolve
-from finetune.rows import TrainingData, TrainingRow, prepare
-from selfinstruct.command import printable, table
+from finetune.rows import TrainingData, prepare
+from finetune.tokens import InspectedRow, Token, inspected
+from selfinstruct.characters import printable
+from selfinstruct.command import table
 from selfinstruct.render import renderer_for
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-Label = Literal["given", "learnt"]
 _STYLES = {"given": "dim", "learnt": "green"}
 _SPECIAL_STYLE = "bold magenta"
 _BAR_WIDTH = 40
@@ -35,29 +36,6 @@ class InspectConfig(TrainConfig):
 
     out: Path = Field(Path(), description="Taken, so that a training's options can be; nothing is written.")
     rows: int = Field(3, ge=0, description="How many rows to print, the first ones.")
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A token of a row.
-
-    Attributes:
-        text: What it decodes to; the tokenizer's own name for it where that is only part of a character.
-        special: Whether it is one of the tokenizer's special tokens.
-    """
-
-    id: int
-    text: str
-    label: Label
-    special: bool
-
-
-@dataclass(frozen=True, slots=True)
-class InspectedRow:
-    """A row, and where it was read."""
-
-    place: str
-    tokens: tuple[Token, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +102,7 @@ def inspect(config: InspectConfig) -> Inspection:
 
     layers = _layers(with_adapter(empty_model(source), config))
     return Inspection(
-        rows=tuple(_inspected(row, tokenizer) for row in data.rows[: config.rows]),
+        rows=tuple(inspected(row, tokenizer) for row in data.rows[: config.rows]),
         rows_used=len(data.rows),
         rows_dropped=dict(data.dropped),
         eval_rows=len(data.eval_rows),
@@ -141,25 +119,6 @@ def inspect(config: InspectConfig) -> Inspection:
         parameters=sum(layer.parameters for layer in layers),
         trainable_parameters=sum(layer.trainable for layer in layers),
     )
-
-
-def _inspected(row: TrainingRow, tokenizer: Any) -> InspectedRow:
-    special = set(tokenizer.all_special_ids) | {
-        id for id, token in tokenizer.added_tokens_decoder.items() if token.special
-    }
-    learnt = {position for begin, end in row.spans for position in range(begin, end)}
-    return InspectedRow(
-        row.place,
-        tuple(
-            Token(id, _text(tokenizer, id), "learnt" if position in learnt else "given", id in special)
-            for position, id in enumerate(row.input_ids)
-        ),
-    )
-
-
-def _text(tokenizer: Any, id: int) -> str:
-    text = str(tokenizer.decode([id]))
-    return str(tokenizer.convert_ids_to_tokens(id)) if "\N{REPLACEMENT CHARACTER}" in text else text
 
 
 def _lengths(data: TrainingData) -> dict[str, int]:

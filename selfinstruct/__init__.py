@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from selfinstruct.checkup import DoctorConfig as DoctorConfig
     from selfinstruct.checkup import doctor as doctor
+    from selfinstruct.dataset_card import CardConfig as CardConfig
+    from selfinstruct.dataset_card import card as card
     from selfinstruct.formats import ExportConfig as ExportConfig
     from selfinstruct.formats import export as export
     from selfinstruct.generation import GenerateConfig as GenerateConfig
@@ -43,6 +45,7 @@ _HOMES = {
     "refiltering": ("refilter", "RefilterConfig"),
     "novelty_filter": ("judge_novelty", "NoveltyConfig"),
     "formats": ("export", "ExportConfig"),
+    "dataset_card": ("card", "CardConfig"),
     "report_page": ("report", "ReportConfig"),
     "checkup": ("doctor", "DoctorConfig"),
     "recipe": ("run", "RunConfig", "demo", "DemoConfig"),

@@ -38,6 +38,10 @@ GROUP = LazyGroup(
             "selfinstruct.formats", "export", "ExportConfig", "Write a run's data set in another format.",
             arguments=("run",),
         ),
+        "card": LazyCommand(
+            "selfinstruct.dataset_card", "card", "CardConfig", "Write the card (README.md) of a run's data set.",
+            arguments=("run",),
+        ),
         "report": LazyCommand(
             "selfinstruct.report_page", "report", "ReportConfig", "Write one HTML page about a run.",
             arguments=("run", "others"),

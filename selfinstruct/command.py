@@ -11,7 +11,6 @@ import logging
 import sys
 import traceback
 import types
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from difflib import get_close_matches
@@ -26,6 +25,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from selfinstruct.characters import escaped, printable
 from selfinstruct.errors import Error, InputError, UsageError
 from selfinstruct.files import first_problem, first_wrong_value, read_toml, to_json_line, to_toml
 
@@ -83,12 +83,12 @@ def command(
         values.pop("config_file")
         settings = _build(config, values, context)
         if print_config:
-            click.echo(to_toml(settings.model_dump(mode="json")), nl=False)
+            click.echo(escaped(to_toml(settings.model_dump(mode="json"))), nl=False)
             return
         context.obj = {"as_json": as_json}
         result = function(settings)
         if as_json:
-            click.echo(to_json_line(_plain(result)))
+            click.echo(escaped(to_json_line(_plain(result))))
         elif text := describe(result):
             _show(text)
 
@@ -200,16 +200,19 @@ def _parameter(name: str, field: FieldInfo, positional: bool) -> click.Parameter
     flag = _flag(name)
     default = None if field.default is PydanticUndefined else field.get_default(call_default_factory=True)
     is_flag = kind is click.BOOL
+    extra: Any = field.json_schema_extra or {}
+    # With one, an option may stand without a value.
+    alone = {"is_flag": False, "flag_value": extra["flag_value"]} if "flag_value" in extra else {}
     return click.Option(
         [f"{flag}/--no-{flag[2:]}" if is_flag else flag],
         type=None if is_flag else kind,
-        is_flag=is_flag or None,
         multiple=multiple,
         default=default,
         required=field.is_required(),
         help=field.description,
         show_default=default not in (None, [], ()) and default is not False,
-        metavar=None if isinstance(kind, click.Choice) or is_flag else (field.json_schema_extra or {}).get("metavar"),  # type: ignore[union-attr]
+        metavar=None if isinstance(kind, click.Choice) or is_flag else extra.get("metavar"),
+        **(alone or {"is_flag": is_flag or None}),
     )
 
 
@@ -341,15 +344,8 @@ def _fail(message: str, code: int, error: BaseException, arguments: Iterable[str
         click.echo(printable("".join(traceback.format_exception(error))), err=True)
     click.echo(printable(f"error: {message}"), err=True)
     if "--json" in arguments:
-        click.echo(to_json_line({"error": message, "exit_code": code}))
+        click.echo(escaped(to_json_line({"error": message, "exit_code": code})))
     return code
-
-
-def printable(text: str) -> str:
-    """Text without the control characters that could drive a terminal, and without lone surrogates (no UTF-8 form)."""
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else f"\\x{ord(c):02x}" for c in text
-    )
 
 
 class _PrintableFormatter(logging.Formatter):

@@ -42,6 +42,13 @@ _STOP_TIMEOUT_S = 5.0
 _MESSAGES_SHOWN = 5
 
 
+def public_name(model: str) -> str:
+    """How a teacher's model is called where others read it: never by a local path."""
+    if model == "embedded":
+        return PUBLIC_NAME
+    return Path(model).name if model.startswith(("/", ".", "~")) else model
+
+
 def weights() -> Path:
     """Path of the embedded model's GGUF file.
 

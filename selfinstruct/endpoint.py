@@ -23,6 +23,7 @@ import httpx2
 import orjson
 
 from selfinstruct.address import is_loopback
+from selfinstruct.characters import storable
 from selfinstruct.errors import (
     AuthenticationError,
     Error,
@@ -247,7 +248,7 @@ def _choice(values: Any, thought: bool, server: Server) -> Choice:
     text = message.get("content") if message else values["text"]
     if isinstance(text, list):
         text = "".join(part.get("text", "") for part in text)
-    text = _storable(text or "")
+    text = storable(text or "")
     if server.api_key:
         text = text.replace(server.api_key, "[key]")
     answer = without_thinking(text)
@@ -281,11 +282,6 @@ def _counts(usage: Any) -> tuple[int | None, int | None, int | None]:
         _count(values.get("completion_tokens")),
         _count(values.get("total_tokens")),
     )
-
-
-def _storable(text: str) -> str:
-    """Text without lone surrogates, which JSON can hold and UTF-8 cannot: half an emoji, cut by a token limit."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _count(value: Any) -> int | None:
@@ -390,4 +386,4 @@ def redacted(text: str, server: Server) -> str:
     """What an endpoint said, without keys and of bounded length."""
     if server.api_key:
         text = text.replace(server.api_key, "[key]")
-    return _storable(_KEY.sub("[key]", text)[:_MAX_MESSAGE])
+    return storable(_KEY.sub("[key]", text)[:_MAX_MESSAGE])

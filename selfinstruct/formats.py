@@ -17,6 +17,7 @@ from selfinstruct.files import atomic_file, refuse_to_replace, sha256_file, to_j
 from selfinstruct.render import AlpacaRenderer, joined
 
 Row = dict[str, Any]
+Format = Literal["alpaca", "messages", "sharegpt", "completion", "parquet"]
 
 
 class ExportConfig(Config):
@@ -24,7 +25,7 @@ class ExportConfig(Config):
 
     run: Path = Field(description="A run folder, or a dataset.jsonl.")
     out: Path = Field(description="The file to write.")
-    format: Literal["alpaca", "messages", "sharegpt", "completion", "parquet"] = Field(
+    format: Format = Field(
         "alpaca",
         description="alpaca: JSON list of instruction, input, output. messages: JSONL of chats. sharegpt: JSON list of "
         "conversations. completion: JSONL of prompt and completion. parquet: columns as alpaca, with id and kind.",
@@ -40,11 +41,13 @@ class ExportSummary:
     Attributes:
         rows: Number of rows, one an instance.
         sha256: Of the file.
+        entries: By trainer, what its configuration calls the file; see `entries`.
     """
 
     rows: int
     path: str
     sha256: str
+    entries: dict[str, dict[str, Any]]
 
 
 def export(config: ExportConfig) -> ExportSummary:
@@ -62,12 +65,48 @@ def export(config: ExportConfig) -> ExportSummary:
     content = _FORMATS[config.format](rows)
     with atomic_file(config.out) as file:
         file.write(content)
-    return ExportSummary(len(rows), str(config.out), sha256_file(config.out))
+    return ExportSummary(len(rows), str(config.out), sha256_file(config.out), entries(config.format, config.out))
 
 
 def describe(summary: ExportSummary) -> str:
-    """The summary as a line for people."""
-    return f"wrote {summary.rows} rows to {summary.path} (sha256 {summary.sha256[:12]})"
+    """The summary for people."""
+    lines = [f"wrote {summary.rows} rows to {summary.path} (sha256 {summary.sha256[:12]})"]
+    return "\n".join(lines + [f"{name}: {to_json_line(entry)}" for name, entry in summary.entries.items()])
+
+
+def entries(form: Format, path: Path) -> dict[str, dict[str, Any]]:
+    """What LLaMA-Factory's dataset_info.json and the `datasets` of Axolotl's configuration say of an export."""
+    factory: dict[Format, dict[str, Any]] = {
+        "sharegpt": {"formatting": "sharegpt"},
+        "messages": {
+            "formatting": "sharegpt",
+            "columns": {"messages": "messages"},
+            "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
+        },
+        "completion": {"columns": {"prompt": "prompt", "response": "completion"}},
+    }
+    axolotl: dict[Format, dict[str, Any]] = {
+        "alpaca": {"type": "alpaca"},
+        "parquet": {"type": "alpaca"},
+        "sharegpt": {
+            "type": "chat_template",
+            "field_messages": "conversations",
+            "message_property_mappings": {"role": "from", "content": "value"},
+        },
+        "messages": {"type": "chat_template"},
+        "completion": {
+            "type": {
+                "field_instruction": "prompt",
+                "field_output": "completion",
+                "format": "{instruction}",
+                "no_input_format": "{instruction}",
+            }
+        },
+    }
+    return {
+        "LLaMA-Factory": {"file_name": path.name, **factory.get(form, {})},  # the columns of alpaca are its defaults
+        "Axolotl": {"path": str(path), **axolotl[form]},
+    }
 
 
 def _alpaca(rows: Sequence[Row]) -> bytes:

@@ -125,6 +125,38 @@ class Throughput:
 
 
 @dataclass(frozen=True, slots=True)
+class Activity:
+    """What ended within one stretch of time.
+
+    Attributes:
+        number: Of the stretch, counted from 1970 in stretches of its length.
+        completed, failed: Requests; those that were lost count as failed.
+        tokens: Of prompts and completions.
+        cost_usd: None when the price of any of them is unknown.
+    """
+
+    number: int
+    completed: int
+    failed: int
+    tokens: int
+    cost_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request of a slot with its replies.
+
+    Attributes:
+        step: What was asked within the slot: "instructions", "instance/3", ...
+        prompt: The messages, one after the other.
+    """
+
+    step: str
+    prompt: str
+    replies: tuple[Completion, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class JudgedSlot:
     """A slot with its verdicts given; see the table."""
 
@@ -226,6 +258,16 @@ class Ledger:
         self._disk.shutdown(wait=True)
         self._connections.close()
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read everything within as it stands at one moment, whatever other processes write meanwhile."""
+        with _errors_of(self._path):
+            self._reader.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._reader.execute("COMMIT")
+
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         with _errors_of(self._path):
             yield from self._reader.execute(sql, values)
@@ -248,6 +290,16 @@ class Ledger:
         """What was asked under a key, as `Prompt.as_request` gives it; None where nothing was answered."""
         row = self._row("SELECT request FROM completions WHERE prompt_key = ? AND choice = 0", (prompt_key,))
         return json.loads(row[0]) if row else None
+
+    def asked_in(self, slot: int) -> list[Asked]:
+        """What was asked in a slot and answered, in the order of the answers."""
+        rows = self._rows(
+            "SELECT prompt_key, step, request FROM completions WHERE slot = ? AND choice = 0 ORDER BY rowid", (slot,)
+        )
+        return [
+            Asked(step, "\n\n".join(m["content"] for m in orjson.loads(request)["messages"]), self.completions(key))
+            for key, step, request in rows
+        ]
 
     def has_completions(self) -> bool:
         """Whether anything was ever answered."""
@@ -322,6 +374,11 @@ class Ledger:
         )
         return n, prompt_tokens, completion_tokens, None if unpriced else cost
 
+    def period(self) -> tuple[str, str] | None:
+        """The days (ISO 8601, UTC) on which the first and the last request was sent, if any was."""
+        first, last = self._row("SELECT date(min(started_at)), date(max(started_at)) FROM attempts")
+        return (first, last) if first else None
+
     def reserved_usd(self) -> float:
         """What is reserved for requests whose outcome is open, and part of the cost above."""
         is_open = "outcome IS NOT 'completed' AND outcome IS NULL"
@@ -335,6 +392,18 @@ class Ledger:
             " AND julianday(started_at) + seconds / 86400 > julianday('now') - 60 / 86400.0"
         )
         return Throughput(count / 60, tokens / 60)
+
+    def activity(self, stretch_s: int) -> list[Activity]:
+        """What ended when: the stretches of so many seconds in which anything did, in order."""
+        rows = self._rows(
+            "SELECT CAST((julianday(started_at) - 2440587.5) * 86400 + coalesce(seconds, 0) AS INTEGER) / ? AS number,"
+            " sum(outcome = 'completed'), sum(outcome != 'completed'),"
+            " sum(coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0)),"
+            " CASE WHEN sum(cost_usd IS NULL) = 0 THEN sum(cost_usd) END"
+            " FROM attempts WHERE outcome IS NOT NULL GROUP BY 1 ORDER BY 1",
+            (stretch_s,),
+        )
+        return [Activity(*row) for row in rows]
 
     def mean_seconds(self) -> float | None:
         """Mean time to a reply, over the last 1,000; None before the first."""

@@ -259,7 +259,7 @@ def plan(recipe: Recipe, folder: Path) -> list[Stage]:
     tasks = tuple(_files(recipe.evaluate.get("tasks") or [str(shipped("heldout"))]))
     eval_data = tuple(_files([recipe.train[name] for name in ("eval_data", "seeds") if name in recipe.train]))
     predictions = (base / "predictions.jsonl", tuned / "predictions.jsonl")
-    compare, page = folder / "compare.json", folder / "report.html"
+    compare, lineage, page = folder / "compare.json", folder / "lineage.json", folder / "report.html"
     return [
         Stage(
             "generate", "selfinstruct", ("generate", *options, "--out", str(run)), recipe.generate,
@@ -284,10 +284,15 @@ def plan(recipe: Recipe, folder: Path) -> list[Stage]:
             (*predictions, dataset), (compare, folder / "compare.txt"),
         ),
         Stage(
+            "lineage", "finetune",
+            ("lineage", str(base), str(tuned), "--training-data", str(run), "--out", str(lineage), "--overwrite"), {},
+            (*predictions, dataset), (lineage,),
+        ),
+        Stage(
             "report", "selfinstruct",
             ("report", *map(str, (run, train, base, tuned)),
-             "--compare", str(compare), "--out", str(page), "--overwrite"),
-            {}, (dataset, compare, train / "summary.json"), (page,),
+             "--compare", str(compare), "--lineage", str(lineage), "--out", str(page), "--overwrite"),
+            {}, (dataset, compare, lineage, train / "summary.json"), (page,),
         ),
     ]  # fmt: skip
 

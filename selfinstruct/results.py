@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from selfinstruct.dataset import DATASET_FILE, read_dataset
 from selfinstruct.errors import InputError, UsageError
 from selfinstruct.files import read_json, read_jsonl, read_toml, validate
-from selfinstruct.records import Example
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Interval = tuple[float, float]
 
 SUMMARY_FILE = "summary.json"
 RECORD_FILES = ("run.toml", "train.toml", "evaluate.toml")
+METRICS_FILE, TOKENS_FILE = "metrics.jsonl", "tokens.json"
 
 
 class _Read(BaseModel):
     # Further fields are for others to read.
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class StrategyFigures(_Read):
@@ -55,33 +53,12 @@ class RunFigures(_Read):
         return self.accepted + sum(self.rejected.values())
 
 
-class RejectedTask(_Read):
-    """A candidate as far as it could be parsed."""
-
-    instruction: str
-
-
-class Resemblance(_Read):
-    """An example that a candidate resembles, and their ROUGE-L."""
-
-    id: str
-    score: float
-
-
-class Rejected(_Read):
-    """A line of rejected.jsonl."""
-
-    candidate: RejectedTask
-    rule: str
-    detail: str
-    nearest: list[Resemblance]
-
-
 class TrainingFigures(_Read):
     """From a training's summary.json; losses in nats a token."""
 
     rows_used: int
     rows_dropped: dict[str, int]
+    eval_rows: int = 0
     train_loss: float
     eval_loss_before: float | None
     eval_loss: float | None
@@ -99,21 +76,53 @@ class Step(_Read):
     eval_loss: float | None = None
 
 
+class Token(_Read):
+    """A token of a training row: its text, and whether it is only read or learnt."""
+
+    text: str
+    label: Literal["given", "learnt"]
+    special: bool
+
+
+class TokenRow(_Read):
+    """A training row token by token."""
+
+    place: str
+    tokens: tuple[Token, ...]
+
+
+class _Tokens(_Read):
+    rows: tuple[TokenRow, ...]
+
+
 class Score(_Read):
     """A mean of scores, 0 to 1."""
 
+    metric: str = ""
     n: int
     mean: float
     ci95: Interval | None
+
+
+class AnswerFigures(_Read):
+    """How the answers to some items were; of `generated` ones, which the other counts are of."""
+
+    generated: int
+    stop_rate: float | None
+    truncated: int
+    empty: int
+    off_format: int
 
 
 class Evaluation(_Read):
     """From an evaluation's summary.json."""
 
     adapter: str | None
+    shots: int = 0
     n: int
     overall: dict[str, Score]
     clusters: dict[str, Score]
+    answers: dict[str, dict[str, AnswerFigures]] = {}
     truncated: int
     unscored: int
 
@@ -127,8 +136,16 @@ class Change(_Read):
     tuned: float
     delta: float
     ci95: Interval | None
+    p: float | None = None
     minimal_detectable_effect: float | None
     verdict: str
+
+
+class Contamination(_Read):
+    """Items that the training data holds, and the changes of the other items."""
+
+    items: list[dict[str, Any]]
+    clean: dict[str, Change]
 
 
 class Comparison(_Read):
@@ -138,6 +155,7 @@ class Comparison(_Read):
     tuned: str = "tuned"
     clusters: dict[str, Change]
     overall: dict[str, Change]
+    contamination: Contamination | None = None
     warnings: list[str] = []
     further: list[Comparison] = []
 
@@ -147,39 +165,69 @@ class Comparison(_Read):
         return Path(self.base).name, Path(self.tuned).name
 
 
-@dataclass(frozen=True, slots=True)
-class RejectedRule:
-    """Some candidates that one rule rejected, of the n that it did."""
+class Demonstration(_Read):
+    """An example that was shown in a prompt."""
 
-    rule: str
-    n: int
-    rows: tuple[Rejected, ...]
+    id: str
+    kind: str
+    instruction: str
 
 
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """A run.
+class Origin(_Read):
+    """How a training row was made."""
 
-    Attributes:
-        figures: None for a run that has not ended yet.
-        n_examples: Number of accepted tasks.
-        examples, rejected: Samples of what was accepted and rejected.
-        instructions: Of all accepted tasks, by id.
-    """
+    strategy: str
+    model: str
+    slot: int
+    prompt: str | None
+    demonstrations: list[Demonstration]
+    seeds: list[str]
 
-    figures: RunFigures | None
-    n_examples: int
-    examples: tuple[Example, ...]
-    rejected: tuple[RejectedRule, ...]
-    instructions: Mapping[str, str]
+
+class NearRow(_Read):
+    """A training row near to an item, by ROUGE-L."""
+
+    place: str
+    score: float
+    instruction: str
+    input: str
+    output: str
+    origin: Origin | None
+
+
+class ItemLineage(_Read):
+    """An item whose score changed, and the training rows nearest to it."""
+
+    item: str
+    task: str
+    cluster: str
+    base: float
+    tuned: float
+    asked: str
+    base_answer: str
+    tuned_answer: str
+    rows: list[NearRow]
+
+
+class Lineage(_Read):
+    """What `finetune lineage --out` wrote."""
+
+    n_changed: int
+    items: list[ItemLineage]
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A finished training."""
+    """A training.
 
-    figures: TrainingFigures
+    Attributes:
+        figures: None while it goes on.
+        rows: A few of its rows, token by token.
+    """
+
+    figures: TrainingFigures | None
     steps: tuple[Step, ...]
+    rows: tuple[TokenRow, ...]
 
 
 def told_apart(folders: Sequence[Path]) -> tuple[Path | None, list[Path]]:
@@ -193,7 +241,7 @@ def told_apart(folders: Sequence[Path]) -> tuple[Path | None, list[Path]]:
     for folder in folders:
         if any((folder / name).exists() for name in ("evaluate.toml", "predictions.jsonl")):
             evaluations.append(folder)
-        elif any((folder / name).exists() for name in ("train.toml", "metrics.jsonl")):
+        elif any((folder / name).exists() for name in ("train.toml", METRICS_FILE)):
             trainings.append(folder)
         else:
             problem = "holds neither a training nor an evaluation" if folder.is_dir() else "no such folder"
@@ -211,50 +259,30 @@ def is_finished(folder: Path) -> bool:
     return (folder / SUMMARY_FILE).exists()
 
 
-def read_generation(run: Path, n_examples: int, n_rejected: int) -> Generation:
-    """Read a run folder.
-
-    Args:
-        run: The folder.
-        n_examples: Most accepted tasks to keep.
-        n_rejected: Most rejected candidates to keep of each rule.
+def read_figures(run: Path) -> RunFigures:
+    """Read the summary of a run that has ended.
 
     Raises:
-        InputError: For a folder that is none, or a broken file in it.
+        InputError: For a broken file.
     """
-    if not any((run / name).exists() for name in ("run.toml", SUMMARY_FILE, DATASET_FILE)):
-        problem = "holds no run" if run.is_dir() else "no such folder"
-        raise InputError(problem, path=run, remedy="give the folder that `selfinstruct generate --out` wrote")
-    dataset, rejected = run / DATASET_FILE, run / "rejected.jsonl"
-    # A run that accepted nothing has an empty data set.
-    examples = read_dataset(dataset) if dataset.exists() and dataset.stat().st_size else []
-    return Generation(
-        figures=_read_summary(RunFigures, run) if is_finished(run) else None,
-        n_examples=len(examples),
-        examples=tuple(examples[index] for index in evenly(len(examples), n_examples)),
-        rejected=tuple(_read_rejected(rejected, n_rejected)) if rejected.exists() else (),
-        instructions={example.id: example.instruction for example in examples},
-    )
+    return _read_summary(RunFigures, run)
+
+
+def figures_of_its_end(run: Path, accepted: int, n_sent: int) -> RunFigures | None:
+    """Figures of an ended run; one that goes on still has those of its last end, which the ledger has left behind.
+
+    Args:
+        run: Its folder.
+        accepted: Tasks accepted by its ledger.
+        n_sent: Requests sent by its ledger.
+    """
+    figures = read_figures(run) if is_finished(run) else None
+    return figures if figures and (figures.accepted, figures.requests.get("sent")) == (accepted, n_sent) else None
 
 
 def _read_summary(model: type[ModelT], folder: Path) -> ModelT:
     path = folder / SUMMARY_FILE
     return validate(model, read_json(path), path=path)
-
-
-def _read_rejected(path: Path, most: int) -> Iterator[RejectedRule]:
-    """Samples for each rule, most frequent first; the file is read twice rather than kept in memory."""
-    totals = Counter(str(values.get("rule")) for _, values in read_jsonl(path))
-    wanted = {rule: set(evenly(n, most)) for rule, n in totals.items()}
-    rows: dict[str, list[Rejected]] = {rule: [] for rule in totals}
-    seen: Counter[str] = Counter()
-    for line, values in read_jsonl(path):
-        rule = str(values.get("rule"))
-        if seen[rule] in wanted[rule]:
-            rows[rule].append(validate(Rejected, values, path=path, line=line))
-        seen[rule] += 1
-    for rule, n in totals.most_common():
-        yield RejectedRule(rule, n, tuple(rows[rule]))
 
 
 def evenly(n: int, most: int) -> list[int]:
@@ -263,14 +291,28 @@ def evenly(n: int, most: int) -> list[int]:
 
 
 def read_training(folder: Path) -> Training:
-    """Read the folder of a finished training.
+    """Read the folder of a training, as far as it has come.
 
     Raises:
         InputError: For a broken file.
     """
-    path = folder / "metrics.jsonl"
-    steps = (validate(Step, values, path=path, line=line) for line, values in read_jsonl(path))
-    return Training(_read_summary(TrainingFigures, folder), tuple(steps))
+    metrics, tokens = folder / METRICS_FILE, folder / TOKENS_FILE
+    figures = _read_summary(TrainingFigures, folder) if is_finished(folder) else None
+    return Training(
+        figures,
+        tuple(_steps(metrics, is_whole=figures is not None)) if figures or metrics.exists() else (),
+        validate(_Tokens, read_json(tokens), path=tokens).rows if tokens.exists() else (),
+    )
+
+
+def _steps(path: Path, is_whole: bool) -> Iterator[Step]:
+    """Logged steps; while a training writes, its last line may be half there."""
+    try:
+        for line, values in read_jsonl(path):
+            yield validate(Step, values, path=path, line=line)
+    except InputError:
+        if is_whole:
+            raise
 
 
 def read_evaluation(folder: Path) -> Evaluation:
@@ -291,16 +333,30 @@ def read_comparison(path: Path) -> Comparison:
     return validate(Comparison, read_json(path), path=path)
 
 
+def read_lineage(path: Path) -> Lineage:
+    """Read the file that `finetune lineage --out` wrote.
+
+    Raises:
+        InputError: For another or a broken file.
+    """
+    return validate(Lineage, read_json(path), path=path)
+
+
 def read_settings(folder: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Yield the recorded configurations of a folder, as (folder/file, [(dotted name, value)]).
 
     The user's home folder is shown as ~, since a report may be passed on.
     """
-    home = str(Path.home())
     for name in RECORD_FILES:
         if (folder / name).exists():
             values = _flat(read_toml(folder / name))
-            yield f"{folder.resolve().name}/{name}", [(key, str(value).replace(home, "~")) for key, value in values]
+            yield f"{folder.resolve().name}/{name}", [(key, without_home(str(value))) for key, value in values]
+
+
+def without_home(text: str) -> str:
+    """Text in which the user's home folder is called ~."""
+    home = str(Path.home())
+    return text.replace(home, "~") if home != "/" else text
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from selfinstruct.command import Config
 from selfinstruct.errors import InputError
-from selfinstruct.files import read_json, read_toml, validate
-from selfinstruct.results import RunFigures
+from selfinstruct.files import read_toml, validate
+from selfinstruct.results import figures_of_its_end
 
 
 class StatusConfig(Config):
@@ -79,7 +79,7 @@ def status(config: StatusConfig) -> Status:
     ledger = Ledger(path)
     try:
         requests, accepted = ledger.requests(), ledger.n_accepted()
-        ended = _ended(config.run, accepted, requests.sent)
+        ended = figures_of_its_end(config.run, accepted, requests.sent)
         return Status(
             run=str(config.run),
             state=ended.closed_by if ended else "unfinished",
@@ -98,15 +98,6 @@ def status(config: StatusConfig) -> Status:
         )  # fmt: skip
     finally:
         ledger.close()
-
-
-def _ended(run: Path, accepted: int, n_sent: int) -> RunFigures | None:
-    """Figures of an ended run; one that goes on still has those of its last end, which the ledger has left behind."""
-    path = run / "summary.json"
-    if not path.exists():
-        return None
-    figures = validate(RunFigures, read_json(path), path=path)
-    return figures if (figures.accepted, figures.requests.get("sent")) == (accepted, n_sent) else None
 
 
 def describe(status: Status) -> str:

@@ -65,7 +65,7 @@ def start(out: Path, base_url: str, **flags: Any) -> subprocess.Popen[str]:
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def summary(run: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from selfinstruct.characters import storable
 from selfinstruct.parsing.labels import Field, field_of, find_labels
 
 _START = re.compile(r"^(?:[ \t]{0,16}```\w{0,16}[ \t]{0,16}\n?)?[ \t]{0,16}(?P<json>[\[{]\s{0,64}[\"{\[])", re.M)
@@ -96,5 +97,5 @@ def _cases(item: Any) -> list[Any]:
 
 def _text(value: Any) -> str:
     if isinstance(value, str):
-        return value.strip()
-    return "" if value in (None, [], {}) else json.dumps(value, ensure_ascii=False)
+        return storable(value).strip()
+    return "" if value in (None, [], {}) else storable(json.dumps(value, ensure_ascii=False))

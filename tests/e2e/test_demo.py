@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-STAGES = ("generate", "train", "evaluate-base", "evaluate-tuned", "compare", "report")
+STAGES = ("generate", "train", "evaluate-base", "evaluate-tuned", "compare", "lineage", "report")
 
 
 def selfinstruct(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:

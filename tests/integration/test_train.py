@@ -63,8 +63,14 @@ def test_learns_eight_rows_and_their_ends_and_writes_what_it_promises(model: Pat
     assert isinstance(summary, TrainSummary)
     assert summary.steps == 60
     assert metrics(out)[-1]["loss"] < 0.05
-    assert sorted(path.name for path in out.iterdir()) == ["adapter", "metrics.jsonl", "summary.json", "train.toml"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "adapter", "metrics.jsonl", "summary.json", "tokens.json", "train.toml",
+    ]  # fmt: skip
     assert json.loads((out / "summary.json").read_text()) == summary.model_dump()
+    first = json.loads((out / "tokens.json").read_text())["rows"][0]
+    assert first["place"] == f"{rows}:1"
+    learnt = "".join(token["text"] for token in first["tokens"] if token["label"] == "learnt")
+    assert learnt.startswith("Paris")
     assert {"step", "loss", "learning_rate", "tokens", "supervised_tokens", "tokens_per_s"} <= metrics(out)[0].keys()
     assert summary.train_loss == pytest.approx(sum(line["loss"] for line in metrics(out)) / 60)
     assert "evaluation loss" in describe(summary)

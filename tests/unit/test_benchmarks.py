@@ -40,7 +40,7 @@ def results(tmp_path_factory):
     return results
 
 
-@pytest.mark.parametrize("program", ["teacher", "server", "novelty_chart", "evaluation", *ARGUMENTS])
+@pytest.mark.parametrize("program", ["teacher", "server", "novelty_chart", "evaluation", "exports", *ARGUMENTS])
 def test_every_program_has_help(program):
     printed, errors = start(program, "--help").communicate(timeout=60)
     assert printed.startswith("usage:"), errors

@@ -15,8 +15,9 @@ from typing import Literal
 import pytest
 from pydantic import Field, model_validator
 
+from selfinstruct.characters import printable
 from selfinstruct.cli import GROUP as SELFINSTRUCT
-from selfinstruct.command import Config, LazyCommand, LazyGroup, printable, run_program, table
+from selfinstruct.command import Config, LazyCommand, LazyGroup, run_program, table
 from selfinstruct.errors import (
     AuthenticationError,
     CapReached,

@@ -28,7 +28,8 @@ HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "safetensors
 # What training and evaluation may use of the generator: what both halves must do alike, and the frame of a command.
 SHARED = {
     "errors", "records", "files", "render", "tasks", "seeds", "embedded", "novelty", "ledger", "teacher",
-    "command", "progress", "labelled_data", "contamination", "asking",
+    "command", "progress", "labelled_data", "contamination", "asking", "markdown",
+    "characters",
 }  # fmt: skip
 # Packages that come with a declared one, under whose name they are used.
 COMES_WITH = {
@@ -134,6 +135,7 @@ def test_what_is_imported_is_declared():
         "selfinstruct": names(project["dependencies"])
         | extras["embedded"]
         | extras["ray"]
+        | extras["analysis"]
         | {"datasets"},  # its pyarrow, for export
         "finetune": names(project["dependencies"]) | extras["train"],
     }

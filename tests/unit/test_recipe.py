@@ -12,7 +12,7 @@ from selfinstruct.files import read_toml, shipped
 from selfinstruct.recipe import DemoConfig, RunConfig, demo, plan, read_recipe, run, shipped_recipe
 
 SHIPPED = sorted(shipped_recipe("").glob("*.toml"))
-STAGES = ["generate", "train", "evaluate-base", "evaluate-tuned", "compare", "report"]
+STAGES = ["generate", "train", "evaluate-base", "evaluate-tuned", "compare", "lineage", "report"]
 RECIPE = """
 title = "small"
 [generate]
@@ -67,8 +67,10 @@ def test_dry_run_says_what_would_run_and_what_it_would_cost(tmp_path, capfd):
         "  finetune evaluate --config o/recipe.toml --model embedded --adapter o/train/adapter --out o/evaluate-tuned",
         "  finetune compare o/evaluate-base o/evaluate-tuned --training-data o/generate --out o/compare.json"
         " --overwrite",
+        "  finetune lineage o/evaluate-base o/evaluate-tuned --training-data o/generate --out o/lineage.json"
+        " --overwrite",
         "  selfinstruct report o/generate o/train o/evaluate-base o/evaluate-tuned --compare o/compare.json"
-        " --out o/report.html --overwrite",
+        " --lineage o/lineage.json --out o/report.html --overwrite",
     ]
     assert "nothing was sent" in err
     assert run_program(GROUP, "selfinstruct", ["run", str(recipe), "--out", "o", "--dry-run", "--json"]) == 0
