@@ -556,12 +556,16 @@ class Ledger:
             (strategy, n),
         )
 
-    def accepted(self) -> Iterator[Example]:
-        """The data set so far, in order."""
-        for row in self._rows(
-            "SELECT id, instruction, instances, is_classification, source, nearest, scores FROM examples"
-            " ORDER BY position"
-        ):
+    def accepted(self, places: Sequence[int] | None = None) -> Iterator[Example]:
+        """The data set so far, in order.
+
+        Args:
+            places: Those to give, counted among the accepted ones; all by default.
+        """
+        wanted, values = _placed("IS NULL", places)
+        fields = "id, instruction, instances, is_classification, source, nearest, scores"
+        sql = f"SELECT {fields} FROM examples JOIN ({wanted}) USING (position) ORDER BY position"  # noqa: S608
+        for row in self._rows(sql, values):
             yield Example(
                 row[0], row[1], _instances(row[2]), bool(row[3]), source=_source(row[4]), nearest=_near(row[5]),
                 scores=json.loads(row[6]),
@@ -579,12 +583,16 @@ class Ledger:
                 json.loads(row[7]),
             )  # fmt: skip
 
-    def rejected(self) -> Iterator[tuple[Candidate, Verdict]]:
-        """The rejected candidates with their verdicts, in order."""
-        for row in self._rows(
-            "SELECT id, instruction, instances, is_classification, source, rule, detail, nearest"
-            " FROM candidates JOIN verdicts USING (position) WHERE rule IS NOT NULL ORDER BY position"
-        ):
+    def rejected(self, places: Sequence[int] | None = None) -> Iterator[tuple[Candidate, Verdict]]:
+        """The rejected candidates with their verdicts, in order.
+
+        Args:
+            places: Those to give, counted among the rejected ones; all by default.
+        """
+        wanted, values = _placed("IS NOT NULL", places)
+        fields = "id, instruction, instances, is_classification, source, rule, detail, nearest"
+        judged = f"candidates JOIN verdicts USING (position) JOIN ({wanted}) USING (position)"
+        for row in self._rows(f"SELECT {fields} FROM {judged} ORDER BY position", values):  # noqa: S608
             candidate = Candidate(row[0], row[1], _instances(row[2]), bool(row[3]), _source(row[4]))
             yield candidate, Verdict(row[5], row[6], _near(row[7]))
 
@@ -721,6 +729,15 @@ def _converted(error: sqlite3.Error, path: Path) -> Error:
     if "not a database" in text or "malformed" in text:
         return InputError(f"is damaged or no ledger ({text})", path=path, remedy="restore it or use another --out")
     return Error(f"{path}: {text}")
+
+
+def _placed(rule: str, places: Sequence[int] | None) -> _Statement:
+    """A query for the positions of candidates with such a rule: of all, or of those at some places among them."""
+    if places is None:
+        return f"SELECT position FROM verdicts WHERE rule {rule}", ()  # noqa: S608
+    ranked = f"SELECT position, row_number() OVER (ORDER BY position) - 1 AS place FROM verdicts WHERE rule {rule}"  # noqa: S608
+    sql = f"SELECT position FROM ({ranked}) WHERE place IN (SELECT value FROM json_each(?))"  # noqa: S608
+    return sql, (json.dumps(list(places)),)
 
 
 def _instances(text: str) -> tuple[Instance, ...]:

@@ -203,10 +203,10 @@ def _values(sources: _Sources, run: Run) -> dict[str, Any]:
     values = {
         "name": _title(sources.run.resolve()),
         "answer": " ".join(answer(run.figures, training, compared)),
-        "headline": list(_headline(run.figures, training, compared)),
+        "headline": list(_headline(run, training, compared)),
         "missing": tuple(_missing(sources, run, compared)),
         "is_running": run.is_running,
-        "until": run.pace.until.strftime("%Y-%m-%d %H:%M UTC") if run.pace else "",
+        "until": run.pace.until.strftime("%Y-%m-%d %H:%M:%S UTC") if run.pace else "",
         **_generation(run, seen),
         "training": training if training and (training.figures or training.steps) else None,
         "curves": list(_curves(training)) if training and training.steps else [],
@@ -222,13 +222,12 @@ def _title(run: Path) -> str:
     return run.parent.name if run.name == "generate" else run.name
 
 
-def _headline(
-    figures: RunFigures | None, training: Training | None, compared: Comparison | None
-) -> Iterator[tuple[str, str, str]]:
+def _headline(run: Run, training: Training | None, compared: Comparison | None) -> Iterator[tuple[str, str, str]]:
     """(label, value, note) of the figures that come first."""
-    if figures:
-        share = percent(figures.accepted, figures.candidates)
-        yield "Accepted", count(figures.accepted), f"{share} of {count(figures.candidates)} candidates"
+    if figures := run.figures:
+        share = f"{percent(figures.accepted, figures.candidates)} of {count(figures.candidates)} candidates"
+        wanted = f"of {count(run.target)} wanted; " if run.is_running and run.target else ""
+        yield "Accepted", count(figures.accepted), f"{wanted}{share}"
         yield "Cost", usd(figures.cost_usd), f"in {duration(figures.elapsed_s)}"
     if training and training.figures and training.figures.eval_loss is not None:
         before = training.figures.eval_loss_before

@@ -25,7 +25,7 @@ class LineChart:
 
     width: ClassVar[float] = 400
     height: ClassVar[float] = 210
-    left: ClassVar[float] = 46
+    left: ClassVar[float] = 50
     right: ClassVar[float] = 390
     top: ClassVar[float] = 10
     bottom: ClassVar[float] = 170
@@ -134,7 +134,7 @@ class Histogram:
 
     width: ClassVar[float] = 400
     height: ClassVar[float] = 210
-    left: ClassVar[float] = 46
+    left: ClassVar[float] = 50
     right: ClassVar[float] = 390
     top: ClassVar[float] = 10
     bottom: ClassVar[float] = 170

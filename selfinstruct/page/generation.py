@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -32,6 +32,7 @@ from selfinstruct.results import (
 )
 from selfinstruct.seeds import read_seeds
 
+T = TypeVar("T")
 LEDGER_FILE, REJECTED_FILE, RECORD_FILE = "ledger.sqlite", "rejected.jsonl", "run.toml"
 # How many texts give a histogram or the verbs, and how many rows tell how well all of them pack.
 N_MEASURED, N_PACKED = 3000, 400
@@ -115,12 +116,13 @@ class Rows:
 
     Attributes:
         n_rejected: By rule, the commonest first.
+        accepted, rejected: Give those at ascending places among them, or all.
     """
 
     n_accepted: int
     n_rejected: Mapping[str, int]
-    accepted: Callable[[], Iterator[Judged]]
-    rejected: Callable[[], Iterator[Judged]]
+    accepted: Callable[[Sequence[int] | None], Iterator[Judged]]
+    rejected: Callable[[Sequence[int] | None], Iterator[Judged]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,7 @@ class Run:
         figures: None when there are neither a ledger nor a summary.
         seeds: Empty when their file is gone or has changed.
         threshold: Of the novelty filter, where the run recorded one.
+        target: Accepted tasks that were wanted, where it recorded that.
         asked: The requests of a slot, as far as a ledger has them.
         pace: None where there is no ledger, or no request has ended.
         problem: Why the ledger is not shown, in a sentence; "" when it is, or there is none.
@@ -167,6 +170,7 @@ class Run:
     seeds: tuple[Example, ...]
     tokenizer: Tokenizer
     threshold: float | None
+    target: int | None
     asked: Callable[[int], list[Asked]]
     pace: Pace | None
     problem: str
@@ -203,6 +207,7 @@ def opened_run(folder: Path) -> Iterator[Run]:
             seeds=seeds,
             tokenizer=tokenizer,
             threshold=_threshold(options),
+            target=target if isinstance(target := options.get("num_instructions"), int) else None,
             asked=asked.asked_in if asked else lambda slot: [],
             pace=pace,
             problem=problem,
@@ -261,8 +266,8 @@ def _ledger_rows(ledger: Ledger) -> Rows:
     return Rows(
         ledger.n_accepted(),
         ledger.rules(),
-        lambda: map(Judged.of_example, ledger.accepted()),
-        lambda: (Judged.of_verdict(*judged) for judged in ledger.rejected()),
+        lambda places: map(Judged.of_example, ledger.accepted(places)),
+        lambda places: (Judged.of_verdict(*judged) for judged in ledger.rejected(places)),
     )
 
 
@@ -274,9 +279,19 @@ def _file_rows(folder: Path) -> Rows:
     return Rows(
         len(examples),
         dict(rules.most_common()),
-        lambda: map(Judged.of_example, examples),
-        lambda: _rejected(rejected) if rejected.exists() else iter(()),
+        lambda places: map(Judged.of_example, _picked(examples, places)),
+        lambda places: _picked(_rejected(rejected), places) if rejected.exists() else iter(()),
     )
+
+
+def _picked(items: Iterable[T], places: Sequence[int] | None) -> Iterator[T]:
+    """The items at ascending places, or all."""
+    if places is None:
+        yield from items
+        return
+    rest = iter(enumerate(items))
+    for wanted in places:
+        yield next(item for place, item in rest if place == wanted)
 
 
 def _rejected(path: Path) -> Iterator[Judged]:
@@ -366,7 +381,7 @@ def survey(run: Run) -> Survey:
     sample, packed_rows, packed_rejected = [], [], []
     just_accepted: list[Judged] = []
     slots: dict[int, list[int]] = {}  # to (judged, accepted)
-    for index, row in enumerate(rows.accepted()):
+    for index, row in enumerate(rows.accepted(None)):
         instructions[row.id] = row.instruction
         if row.nearest:
             similarity[min(int(row.nearest[0].score * N_SIMILARITY_BINS), N_SIMILARITY_BINS - 1)] += 1
@@ -381,7 +396,7 @@ def survey(run: Run) -> Survey:
     seen: Counter[str] = Counter()
     packed = set(evenly(n_rejected, N_PACKED))
     just_rejected: list[Judged] = []
-    for index, row in enumerate(rows.rejected()):
+    for index, row in enumerate(rows.rejected(None)):
         rule = str(row.rule)
         if seen[rule] in wanted[rule]:
             by_rule[rule].append(row)

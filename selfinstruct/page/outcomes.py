@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
+from selfinstruct.page import words
 from selfinstruct.page.words import limits, metric, percent, points
 from selfinstruct.results import Change, Comparison, Evaluation, Interval, Score
 
@@ -151,11 +152,11 @@ def _answers(models: Sequence[str], evaluations: Mapping[str, Evaluation]) -> It
 def _notes(evaluations: Mapping[str, Evaluation], comparisons: Mapping[str, Comparison]) -> Iterator[str]:
     for name, one in evaluations.items():
         if one.truncated:
-            yield f"{name}: {one.truncated} of {one.n} answers were cut at the token limit."
+            yield f"{words.model(name)}: {one.truncated} of {one.n} answers were cut at the token limit."
         if one.unscored:
-            yield f"{name}: {one.unscored} items did not fit the model's context and are not scored."
+            yield f"{words.model(name)}: {one.unscored} items did not fit the model's context and are not scored."
     for name, compared in comparisons.items():
-        yield from (f"{name}: {warning}." for warning in compared.warnings)
+        yield from (f"{words.model(name)}: {warning}." for warning in compared.warnings)
         if compared.contamination and (n := len(compared.contamination.items)):
             clean = ", ".join(
                 f"{label} {points(change.base)} to {points(change.tuned)}, {change.verdict}"
@@ -163,5 +164,6 @@ def _notes(evaluations: Mapping[str, Evaluation], comparisons: Mapping[str, Comp
                 if label.startswith("all ")
             )
             yield (
-                f"{name}: {n} held-out items stand in the training data too. Without them: {clean or 'none are left'}."
+                f"{words.model(name)}: {n} held-out items stand in the training data too. "
+                f"Without them: {clean or 'none are left'}."
             )

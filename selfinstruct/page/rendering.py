@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from selfinstruct.characters import visible
 from selfinstruct.page import words
-from selfinstruct.results import evenly, without_home
+from selfinstruct.results import evenly
 
 T = TypeVar("T")
 TEMPLATES = Path(__file__).parent
@@ -39,11 +40,11 @@ def rendered(**values: Any) -> Iterator[bytes]:
         meaning=words.meaning,
         model=words.model,
         percent=words.percent,
+        place=words.place,
         points=words.points,
         signed=words.signed,
         token=_token,
         usd=words.usd,
-        without_home=without_home,
     )
     environment.globals.update(points=words.points, signed=words.signed)
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
@@ -60,7 +61,7 @@ def _hash(text: str) -> str:
 
 def _finalized(value: Any) -> Any:
     """Plain text with a mark where it had characters that cannot be seen; what is escaped already stays."""
-    return words.visible(value) if type(value) is str else value
+    return visible(value) if type(value) is str else value
 
 
 def _token(text: str) -> str:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from typing import Any
 
+from selfinstruct.characters import visible
 from selfinstruct.ledger import Asked
 from selfinstruct.page.generation import Judged, Run, Survey
 from selfinstruct.page.packing import Packed, packed
-from selfinstruct.page.words import cut, meaning, visible
+from selfinstruct.page.words import cut, meaning
 from selfinstruct.results import evenly
 
 # Characters of packed rows; with all else the page stays well under 25 MB.
-ACCEPTED_BUDGET, REJECTED_BUDGET, STEPS_BUDGET = 11_000_000, 5_000_000, 2_500_000
+ACCEPTED_BUDGET, REJECTED_BUDGET, STEPS_BUDGET = 13_000_000, 5_000_000, 2_000_000
 # Rows that need no script, and rows that tell how well lineages pack.
 N_FIRST, N_STEPS_SAMPLED = 10, 40
 MAX_NEIGHBOUR, MAX_DEMONSTRATION, MAX_PROMPT, MAX_REQUESTS = 300, 120, 8000, 5
@@ -93,11 +93,11 @@ class Tables:
         return self._table(rows, sum(rules.values()), self._seen.packed_rejected, rules, REJECTED_BUDGET)
 
     def _table(
-        self, rows: Callable[[], Iterator[Judged]], n: int, sample: Sequence[Judged], rules: Mapping[str, int],
-        budget: int,
+        self, rows: Callable[[Sequence[int]], Iterator[Judged]], n: int, sample: Sequence[Judged],
+        rules: Mapping[str, int], budget: int,
     ) -> Table:  # fmt: skip
         packed_rows = packed(
-            lambda wanted: (self.task(row).as_row() for row in _picked(rows(), evenly(n, wanted))),
+            lambda wanted: (self.task(row).as_row() for row in rows(evenly(n, wanted))),
             [self.task(row).as_row() for row in sample],
             n,
             budget,
@@ -105,12 +105,11 @@ class Tables:
         places = evenly(n, packed_rows.n)
 
         def steps(wanted: int) -> Iterator[Labelled]:
-            chosen = [places[place] for place in evenly(len(places), wanted)]
-            return (self.steps(row) for row in _picked(rows(), chosen))
+            return (self.steps(row) for row in rows([places[place] for place in evenly(len(places), wanted)]))
 
         few = [sample[index] for index in evenly(len(sample), N_STEPS_SAMPLED)]
         return Table(
-            first=tuple((self.task(row), self.steps(row)) for row in _picked(rows(), places[:N_FIRST])),
+            first=tuple((self.task(row), self.steps(row)) for row in rows(places[:N_FIRST])),
             rows=packed_rows,
             steps=packed(steps, [self.steps(row) for row in few], len(places), STEPS_BUDGET),
             rules=rules,
@@ -185,11 +184,3 @@ def _made(row: Judged) -> Iterator[tuple[str, str]]:
 
 def _text(text: str, most: int | None = None) -> str:
     return visible(cut(text, most) if most else cut(text))
-
-
-def _picked(rows: Iterator[Judged], places: Sequence[int]) -> Iterator[Judged]:
-    """The rows at ascending places."""
-    at = 0
-    for place in places:
-        yield next(islice(rows, place - at, None))
-        at = place + 1

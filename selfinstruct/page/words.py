@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -65,24 +64,14 @@ DROPPED = {
     "system_message": "the template has no place for a system message",
     "too_long": "has more tokens than were allowed",
 }
-# At which the page calls p itself small.
-ALPHA = 0.05
+# After `finetune compare`: p below which a change is more than chance, and a change worth speaking of.
+ALPHA, NOTABLE_EFFECT = 0.05, 0.05
 # A text is shown up to here, and the page says how much is left out.
 MAX_CHARACTERS = 2000
-# Control characters, line and paragraph separators, direction overrides, tags and lone surrogates: nothing that a
-# reader could see, and all of it able to make a page look other than what was said.
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
-)
-
-
-def visible(text: str) -> str:
-    """Text with a mark where it had characters that cannot be seen."""
-    return _INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def cut(text: str, most: int = MAX_CHARACTERS) -> str:
-    """Text up to a length, and how much more there is."""
+    """A text up to a length, and how much more there is."""
     more = len(text) - most
     return text if more <= 0 else f"{text[:most]} … ({more:,} more characters)"
 
@@ -90,6 +79,11 @@ def cut(text: str, most: int = MAX_CHARACTERS) -> str:
 def meaning(rule: str) -> str:
     """What a rule that rejected a candidate stands for; "" for one that is not known here."""
     return RULES.get(rule, "")
+
+
+def place(path: str) -> str:
+    """Where a row was read: file and folder, since the rest of a path says more of a machine than of the row."""
+    return "/".join(path.split("/")[-2:])
 
 
 def model(folder: str) -> str:
@@ -153,7 +147,9 @@ def limits(change: Change) -> str:
         return "too few items for any change to be told from chance"
     if change.p is not None and change.p < ALPHA:
         return f"p is {change.p:.3f} by itself, which is not enough among so many clusters"
-    return f"a change of {points(effect)} would mostly have been seen"
+    if effect <= NOTABLE_EFFECT:
+        return f"a change of {points(effect)} would mostly have been seen"
+    return f"changes below {points(effect)} are easily missed"
 
 
 def variety(diversity: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -17,6 +17,11 @@ FLAGS = (
 Opening = Callable[..., Any]
 
 
+def browser_path() -> str | None:
+    """Where a browser is installed."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium, or a browser like it, without a window.
@@ -24,7 +29,7 @@ def browser() -> Iterator[Any]:
     While it is there an event loop runs in this thread, so that other tests cannot have theirs: hence one a module.
     """
     playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    path = browser_path()
     if path is None:
         pytest.skip("no chromium, chromium-browser or google-chrome is installed")
     with playwright.sync_playwright() as running:

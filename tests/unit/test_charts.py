@@ -43,7 +43,7 @@ def test_chart_keeps_within_its_axes():
 
 def test_single_point_is_drawn():
     chart = line_chart([(5.0, 2.0)])
-    assert chart.curve == ((218.0, 90.0),)
+    assert chart.curve == ((220.0, 90.0),)
 
 
 def test_axis_may_begin_at_zero():
@@ -81,7 +81,7 @@ def test_bars_are_shares_of_their_set():
 
 def test_borders_of_bins_are_labelled_where_they_are():
     chart = histogram(["low", "high"], {"set": [1, 3]}, borders=["0", "1", "2"])
-    assert chart.labels == ((Histogram.left, "0"), (218.0, "1"), (Histogram.right, "2"))
+    assert chart.labels == ((Histogram.left, "0"), (220.0, "1"), (Histogram.right, "2"))
 
 
 def test_sunburst_has_the_commonest_verbs_and_their_commonest_objects():

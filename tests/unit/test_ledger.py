@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 
 from selfinstruct.errors import Error, InputError, UsageError
-from selfinstruct.ledger import SCHEMA_VERSION, BatchRequest, JudgedSlot, Ledger, StrategyYield, only_process
+from selfinstruct.ledger import (
+    SCHEMA_VERSION,
+    Activity,
+    Asked,
+    BatchRequest,
+    JudgedSlot,
+    Ledger,
+    StrategyYield,
+    only_process,
+)
 from selfinstruct.records import Candidate, Completion, Example, Instance, Neighbour, Source, Usage, Verdict
 
 SOURCE = Source("alpaca", "m", 3, "p", "c", ("seed-1",))
@@ -133,6 +142,49 @@ def test_throughput_is_of_the_last_minute(ledger, path):
     assert ledger.mean_seconds() == 1.25
 
 
+def test_activity_is_what_ended_in_each_stretch(ledger, path):
+    async def fill():
+        for key in "abc":
+            await answered(ledger, key, cost=None if key == "c" else 0.5)
+        failed = await ledger.begin_attempt("d", 0, 1.0)
+        await ledger.fail_attempt(failed, "429", 0.0, Usage(), 0.1)
+        await ledger.begin_attempt("e", 0, 1.0)  # has not ended
+
+    asyncio.run(fill())
+    with closing(sqlite3.connect(path)) as connection, connection:
+        # Each takes 1.25 s, so that b and c end in the second stretch of ten seconds after the epoch.
+        for key, second in (("a", "08.0"), ("b", "09.0"), ("c", "12.0"), ("d", "30.0"), ("e", "40.0")):
+            at = f"1970-01-01T00:00:{second}00Z"
+            connection.execute("UPDATE attempts SET started_at = ? WHERE prompt_key = ?", (at, key))
+    assert ledger.activity(10) == [
+        Activity(0, 1, 0, 12, 0.5), Activity(1, 2, 0, 24, None), Activity(3, 0, 1, 0, 0.0),
+    ]  # fmt: skip
+
+
+def test_slot_tells_what_was_asked_in_it(ledger):
+    async def fill():
+        request = {"messages": [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Name one."}]}
+        attempt = await ledger.begin_attempt("k", 3, None)
+        replies = [completion("k", "Ob"), completion("k", "Lena")]
+        await ledger.complete_attempt(attempt, replies, 3, "list", request, None, Usage(), 1.0)
+
+    asyncio.run(fill())
+    assert ledger.asked_in(3) == [Asked("list", "Be short.\n\nName one.", ledger.completions("k"))]
+    assert [reply.text for reply in ledger.completions("k")] == ["Ob", "Lena"]
+    assert ledger.asked_in(4) == []
+
+
+def test_snapshot_sees_nothing_of_what_is_written_meanwhile(ledger, path):
+    other = Ledger(path)
+    asyncio.run(answered(ledger, "a"))
+    with other.snapshot():
+        assert other.requests().sent == 1
+        asyncio.run(answered(ledger, "b"))
+        assert other.requests().sent == 1
+    assert other.requests().sent == 2
+    other.close()
+
+
 def test_batch_is_kept_until_all_its_requests_have_an_outcome(path):
     requests = [BatchRequest(f"k{n}", n, "list", {"max_tokens": n}, 0.5) for n in range(3)]
     first = Ledger(path)
@@ -232,6 +284,16 @@ def test_judgement_is_kept_in_order(ledger, path):
     assert [(s.number, s.n_candidates, s.n_accepted) for s in ledger.last_slots(2)] == [(1, 1, 1), (2, 0, 0)]
     assert ledger.strategies() == {"alpaca": StrategyYield(3, 2, 1, {"unparsable": 1})}
     assert query(path, "SELECT id FROM examples") == [("a",)]
+
+
+def test_rows_are_given_by_their_place(ledger):
+    candidates = [Candidate(f"{n}", f"Name river {n}.", (), False, SOURCE) for n in range(12)]
+    judged = [(c, Verdict("novelty" if n % 3 == 2 else None)) for n, c in enumerate(candidates)]
+    asyncio.run(judge(ledger, 0, *judged))
+    assert [example.id for example in ledger.accepted([0, 2, 7])] == ["0", "3", "10"]
+    assert [candidate.id for candidate, _ in ledger.rejected([1, 3])] == ["5", "11"]
+    assert list(ledger.accepted([])) == []
+    assert len(list(ledger.accepted())) == 8
 
 
 def test_reopening_takes_back_the_last_slot_only(ledger):

@@ -168,7 +168,7 @@ def test_answers_and_their_changes_are_shown(tmp_path, everything):
     page, _, _ = written(tmp_path, *everything, lineage=lineage)
     assert "Cluster Model Answers Ended Cut Empty Off format sentiment base 40 90.0% 7.5% 2.5% 25.0%" in page.text
     assert "2 of the 12 items whose score changed" in page.text
-    assert "Before a lake 0.0 After a river 100.0" in page.text
+    assert "Before, 0.0 a lake After, 100.0 a river" in page.text
     assert "alpaca with m, slot 3" in page.text
     assert "seed seed-1: Which river is it?" in page.text
     assert "No training row has a word in common with it." in page.text
