@@ -51,7 +51,8 @@ CONTRASTS = """() => {
 def folder(tmp_path_factory):
     """A run of two strategies against a real server, with a training, evaluations, comparison and lineage."""
     root = tmp_path_factory.mktemp("report")
-    with running_server(near_duplicates=0.3, broken=0.1) as server:
+    # Slow enough to last some seconds, so that there is a course over time to draw.
+    with running_server(near_duplicates=0.3, broken=0.1, latency_s=0.6) as server:
         options = {
             "num_instructions": 60, "strategy": ("alpaca:share=0.5", "evol-instruct:share=0.5"), "window": None,
             "input_usd_per_mtok": 1, "output_usd_per_mtok": 2,
