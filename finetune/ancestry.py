@@ -11,7 +11,7 @@ from typing import Literal
 from finetune.sources import RUN_DATA
 from selfinstruct.files import read_jsonl, read_toml
 from selfinstruct.ledger import Ledger
-from selfinstruct.records import Source
+from selfinstruct.records import Source, conversation_text
 from selfinstruct.seeds import read_seeds
 
 LEDGER, RECORD = "ledger.sqlite", "run.toml"
@@ -97,7 +97,7 @@ class Ancestry:
         for path in self._ledgers:
             with closing(Ledger(path)) as ledger:
                 if request := ledger.request(prompt_key):
-                    return "\n\n".join(message["content"] for message in request["messages"])
+                    return conversation_text(request["messages"])
         return None
 
     def _demonstration(self, id: str) -> Demonstration:

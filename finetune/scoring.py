@@ -105,6 +105,11 @@ def plan_batches(sizes: Sequence[int], max_tokens: int) -> list[list[int]]:
     return batches
 
 
+def pack_tokens(device: str) -> int:
+    """Most tokens of a pass over a tree on a type of device."""
+    return CPU_PACK_TOKENS if device == "cpu" else GPU_PACK_TOKENS
+
+
 def plan_packs(items: Sequence[EncodedOptions], max_tokens: int) -> list[list[int]]:
     """Group prompts that begin alike, for `OptionScorer`.
 
@@ -369,7 +374,7 @@ def _prefill_trees(model: Any, prompts: Sequence[Tokens]) -> Prefilled:
 
     ids, mask = _left_padded(prompts, model.device)
     items = [EncodedOptions((prompt,), (len(prompt),)) for prompt in prompts]
-    packs = plan_packs(items, CPU_PACK_TOKENS if model.device.type == "cpu" else GPU_PACK_TOKENS)
+    packs = plan_packs(items, pack_tokens(model.device.type))
     trees = TreePass(model)
     logits, keys, values = [], [], []
     for pack, following in zip(packs, [*packs[1:], []], strict=True):

@@ -109,8 +109,7 @@ class TransformersEngine:
             packs = scoring.plan_packs([options[i] for i in left], max_tokens)
             return [[left[place] for place in pack] for pack in packs]
 
-        most = scoring.CPU_PACK_TOKENS if self._device == "cpu" else scoring.GPU_PACK_TOKENS
-        pack_tokens = min(self._batch_tokens, most)
+        pack_tokens = min(self._batch_tokens, scoring.pack_tokens(self._device))
         for batch, scores in _in_batches(list(options), plan_ranked, pack_tokens, rank):
             keep({i: _ranked(questions[i], options[i], s) for i, s in zip(batch, scores, strict=True)})
 

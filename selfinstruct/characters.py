@@ -27,3 +27,9 @@ def printable(text: str) -> str:
 def escaped(text: str) -> str:
     """JSON or TOML for a terminal: the same values, with hidden characters as the escapes of their strings."""
     return HIDDEN.sub(lambda hidden: f"\\u{ord(hidden[0]):04x}", text)
+
+
+def cut(text: str, most: int = 2000) -> str:
+    """Text up to a length, and how much more there is."""
+    more = len(text) - most
+    return text if more <= 0 else f"{text[:most]} … ({more:,} more characters)"

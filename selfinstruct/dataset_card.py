@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, Field, TypeAdapter
 
 from selfinstruct.address import OPENAI_URL
+from selfinstruct.characters import cut
 from selfinstruct.command import Config
 from selfinstruct.dataset import DATASET_FILE, dataset_path, dataset_rows, read_dataset
 from selfinstruct.diversity import Diversity, describe_diversity
@@ -24,8 +25,8 @@ from selfinstruct.files import read_json, read_toml, refuse_to_replace, sha256_f
 from selfinstruct.filters.selection import selected
 from selfinstruct.languages import language_name
 from selfinstruct.markdown import block, front_matter, inline, linked, table
-from selfinstruct.records import Example
-from selfinstruct.results import RECORD_FILES, SUMMARY_FILE, RunFigures
+from selfinstruct.records import Example, conversation_text
+from selfinstruct.results import RECORD_FILES, SUMMARY_FILE, RunFigures, name_of
 from selfinstruct.run_config import GenerateConfig
 from selfinstruct.specs import Spec
 
@@ -236,9 +237,7 @@ def _asked(path: Path, examples: Sequence[Example]) -> tuple[tuple[str, str] | N
     with closing(Ledger(path)) as ledger:
         requests = {strategy: ledger.request(source.prompt_key) for strategy, source in firsts.items()}
         return ledger.period(), {
-            strategy: "\n\n".join(message["content"] for message in request["messages"])
-            for strategy, request in requests.items()
-            if request
+            strategy: conversation_text(request["messages"]) for strategy, request in requests.items() if request
         }
 
 
@@ -246,7 +245,7 @@ def _asked(path: Path, examples: Sequence[Example]) -> tuple[tuple[str, str] | N
 
 
 def _text(config: CardConfig, run: _Run, n_rows: int) -> str:
-    name = config.pretty_name or _name(run.folder.resolve())
+    name = config.pretty_name or name_of(run.folder)
     figures = run.figures
     diversity = TypeAdapter(Diversity).validate_python(figures.diversity) if figures.diversity else None
     return _CARD.format(
@@ -258,7 +257,7 @@ def _text(config: CardConfig, run: _Run, n_rows: int) -> str:
         teacher=inline(run.teacher),
         facts=table(("", ""), _facts(config, run, n_rows)),
         use=_use(config.data) if config.data else _NO_DATA,
-        row=block(_cut(_row(run.examples[0])), "json"),
+        row=block(cut(_row(run.examples[0]), MAX_CHARACTERS), "json"),
         strategies=table(("Strategy", "Options", "Tasks", "Rows", "Candidates", "Accepted"), _strategies(run)),
         seed=run.options.seed,
         window=run.options.window,
@@ -279,11 +278,6 @@ def _row(example: Example) -> str:
     """The first row of a task, without its source, which may name a local path."""
     row = next(dataset_rows(example))
     return json.dumps({name: row[name] for name in _COLUMNS}, ensure_ascii=False, indent=2)
-
-
-def _name(folder: Path) -> str:
-    """The name of a run; `selfinstruct run` has its own in a folder called generate."""
-    return folder.parent.name if folder.name == "generate" else folder.name
 
 
 def _metadata(config: CardConfig, run: _Run, name: str, n_rows: int) -> dict[str, Any]:
@@ -410,12 +404,7 @@ def _prompts(run: _Run) -> Iterator[str]:
     yield "Seed tasks or accepted ones are shown in them; the ledger of the run has every one. The first that was used:"
     for strategy, prompt in run.prompts.items():
         yield f"{inline(strategy)}:"
-        yield block(_cut(prompt))
-
-
-def _cut(text: str) -> str:
-    more = len(text) - MAX_CHARACTERS
-    return text if more <= 0 else f"{text[:MAX_CHARACTERS]} … ({more:,} more characters)"
+        yield block(cut(prompt, MAX_CHARACTERS))
 
 
 def _limitations(run: _Run) -> Iterator[str]:

@@ -21,7 +21,17 @@ import orjson
 
 from selfinstruct.errors import Error, InputError
 from selfinstruct.files import hold, remove_unfinished, to_json_line
-from selfinstruct.records import Candidate, Completion, Example, Instance, Neighbour, Source, Usage, Verdict
+from selfinstruct.records import (
+    Candidate,
+    Completion,
+    Example,
+    Instance,
+    Neighbour,
+    Source,
+    Usage,
+    Verdict,
+    conversation_text,
+)
 
 SCHEMA_VERSION = 2
 _SCHEMA = """
@@ -297,7 +307,7 @@ class Ledger:
             "SELECT prompt_key, step, request FROM completions WHERE slot = ? AND choice = 0 ORDER BY rowid", (slot,)
         )
         return [
-            Asked(step, "\n\n".join(m["content"] for m in orjson.loads(request)["messages"]), self.completions(key))
+            Asked(step, conversation_text(orjson.loads(request)["messages"]), self.completions(key))
             for key, step, request in rows
         ]
 

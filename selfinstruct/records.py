@@ -7,7 +7,7 @@ Seeds and accepted candidates share one type, because accepted ones become demon
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypedDict
 
@@ -19,6 +19,11 @@ class Message(TypedDict):
 
     role: Literal["system", "user", "assistant"]
     content: str
+
+
+def conversation_text(messages: Sequence[Message]) -> str:
+    """Messages one after the other, as they are shown to people."""
+    return "\n\n".join(message["content"] for message in messages)
 
 
 @dataclass(frozen=True, slots=True)

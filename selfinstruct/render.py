@@ -243,8 +243,12 @@ def _sha256(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
+def _reads_like_a_file(template: str) -> bool:
+    return bool(Path(template).suffix) or Path(template).exists()
+
+
 def _known(template: str) -> str:
-    if template in TEMPLATES or Path(template).suffix or Path(template).exists():
+    if template in TEMPLATES or _reads_like_a_file(template):
         return template
     raise ValueError(f"input should be {', '.join(map(repr, TEMPLATES))} or a Jinja file")
 
@@ -300,7 +304,7 @@ def _from_file(tokenizer: Any, path: Path) -> ChatRenderer:
     """The renderer of a template file, tried on one exchange."""
     from jinja2 import TemplateSyntaxError
 
-    if not path.exists() and not path.suffix:
+    if not _reads_like_a_file(str(path)):
         raise UsageError(f"--template: '{path}' is none of {', '.join(TEMPLATES)}, and no such file is there")
     template = read_text(path)
     renderer = _chat(tokenizer, template)

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
+from selfinstruct.characters import cut
 from selfinstruct.command import Config
 from selfinstruct.errors import Interrupted
 from selfinstruct.files import atomic_file, refuse_to_replace, sha256_file
@@ -21,13 +22,14 @@ from selfinstruct.page.outcomes import outcomes
 from selfinstruct.page.overlap import in_common
 from selfinstruct.page.rendering import rendered
 from selfinstruct.page.tasks import Tables
-from selfinstruct.page.words import answer, count, cut, duration, percent, usd, variety
+from selfinstruct.page.words import answer, count, duration, percent, usd, variety
 from selfinstruct.results import (
     Comparison,
     RunFigures,
     StrategyFigures,
     Training,
     is_finished,
+    name_of,
     read_comparison,
     read_evaluation,
     read_lineage,
@@ -201,7 +203,7 @@ def _values(sources: _Sources, run: Run) -> dict[str, Any]:
     compared = read_comparison(sources.compare) if sources.compare else None
     changed = read_lineage(sources.lineage) if sources.lineage else None
     values = {
-        "name": _title(sources.run.resolve()),
+        "name": name_of(sources.run),
         "answer": " ".join(answer(run.figures, training, compared)),
         "headline": list(_headline(run, training, compared)),
         "missing": tuple(_missing(sources, run, compared)),
@@ -215,11 +217,6 @@ def _values(sources: _Sources, run: Run) -> dict[str, Any]:
         "settings": [settings for folder in sources.folders for settings in read_settings(folder)],
     }
     return values | {"sections": [(id, title) for id, title, name in SECTIONS if values[name]]}
-
-
-def _title(run: Path) -> str:
-    """The name of a run; `selfinstruct run` has its own in a folder called generate."""
-    return run.parent.name if run.name == "generate" else run.name
 
 
 def _headline(run: Run, training: Training | None, compared: Comparison | None) -> Iterator[tuple[str, str, str]]:

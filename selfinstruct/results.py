@@ -259,6 +259,12 @@ def is_finished(folder: Path) -> bool:
     return (folder / SUMMARY_FILE).exists()
 
 
+def name_of(run: Path) -> str:
+    """What a run is called, after its folder; `selfinstruct run` has its own in a folder called generate."""
+    folder = run.resolve()
+    return folder.parent.name if folder.name == "generate" else folder.name
+
+
 def read_figures(run: Path) -> RunFigures:
     """Read the summary of a run that has ended.
 

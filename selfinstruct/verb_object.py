@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from selfinstruct.characters import storable
@@ -138,12 +139,19 @@ def _parser(model: str | None) -> Language | None:
     if name is None:
         return None
     try:
-        parser = spacy.load(name, exclude=["ner"])
+        parser = _loaded(name)
     except (OSError, ValueError) as error:
         raise UsageError(f"{name} is no spaCy model that can be loaded: {error}") from error
     if not {"parser", "lemmatizer"} <= set(parser.pipe_names):
         raise UsageError(f"the spaCy model {name} has no parser or no lemmatizer; name another")
     return parser
+
+
+@lru_cache(1)  # a page that is watched is written again and again
+def _loaded(name: str) -> Language:
+    import spacy
+
+    return spacy.load(name, exclude=["ner"])
 
 
 def _by_parse(doc: Doc) -> Pair | None:

@@ -13,22 +13,34 @@ MAX_POINTS = 160
 N_VERBS, N_OBJECTS = 20, 4
 
 
-# -- lines -------------------------------------------------------------------------------------------------------------
+class Canvas:
+    """What charts are drawn on, width x height; axes run from left to right and from bottom to top, labels outside."""
 
-
-@dataclass(frozen=True, slots=True)
-class LineChart:
-    """A curve, ticks as (place, label), and marked points, on a canvas of width x height.
-
-    The axes run from left to right and from bottom to top; labels stand outside.
-    """
-
+    __slots__ = ()
     width: ClassVar[float] = 400
     height: ClassVar[float] = 210
     left: ClassVar[float] = 50
     right: ClassVar[float] = 390
     top: ClassVar[float] = 10
     bottom: ClassVar[float] = 170
+
+    @classmethod
+    def across(cls, share: float) -> float:
+        """The place of a share of the horizontal axis."""
+        return round(cls.left + share * (cls.right - cls.left), 1)
+
+    @classmethod
+    def up(cls, share: float) -> float:
+        """The place of a share of the vertical axis."""
+        return round(cls.bottom - share * (cls.bottom - cls.top), 1)
+
+
+# -- lines -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LineChart(Canvas):
+    """A curve, ticks as (place, label), and marked points."""
 
     curve: tuple[Point, ...]
     x_ticks: tuple[tuple[float, str], ...]
@@ -50,12 +62,10 @@ def line_chart(points: Sequence[Point], marks: Sequence[Point] = (), *, from_zer
     y_ticks = ticks(*_range([*(y for _, y in shown), *([0.0] if from_zero else [])]), 5)
 
     def x_place(x: float) -> float:
-        share = (x - x_low) / (x_high - x_low)
-        return round(LineChart.left + share * (LineChart.right - LineChart.left), 1)
+        return Canvas.across((x - x_low) / (x_high - x_low))
 
     def y_place(y: float) -> float:
-        share = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
-        return round(LineChart.bottom - share * (LineChart.bottom - LineChart.top), 1)
+        return Canvas.up((y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]))
 
     return LineChart(
         curve=tuple((x_place(x), y_place(y)) for x, y in averaged),
@@ -123,21 +133,14 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Histogram:
-    """Bars of one or two sets side by side in each bin, by share of the set, on a canvas of width x height.
+class Histogram(Canvas):
+    """Bars of one or two sets side by side in each bin, by share of the set.
 
     Attributes:
         labels: (place, label) below the axis: of the bins, or of the borders between them.
         sets: Name of each set to its bars, one for each bin.
         rule: Place of a vertical line, if there is one.
     """
-
-    width: ClassVar[float] = 400
-    height: ClassVar[float] = 210
-    left: ClassVar[float] = 50
-    right: ClassVar[float] = 390
-    top: ClassVar[float] = 10
-    bottom: ClassVar[float] = 170
 
     bins: tuple[str, ...]
     labels: tuple[tuple[float, str], ...]
@@ -180,10 +183,7 @@ def histogram(
     return Histogram(
         bins=tuple(bins),
         labels=tuple((round(place, 1), label) for place, label in zip(places, names, strict=True)),
-        y_ticks=tuple(
-            (round(Histogram.bottom - tick / y_ticks[-1] * (Histogram.bottom - Histogram.top), 1), f"{100 * tick:g}%")
-            for tick in y_ticks
-        ),
+        y_ticks=tuple((Canvas.up(tick / y_ticks[-1]), f"{100 * tick:g}%") for tick in y_ticks),
         sets={
             name: tuple(
                 bar(order, index, n, share)

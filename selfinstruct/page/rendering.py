@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from selfinstruct.characters import visible
+from selfinstruct.characters import cut, visible
 from selfinstruct.page import words
 from selfinstruct.results import evenly
 
@@ -33,7 +33,7 @@ def rendered(**values: Any) -> Iterator[bytes]:
     )
     environment.filters.update(
         count=words.count,
-        cut=words.cut,
+        cut=cut,
         dropped=lambda reason: words.DROPPED.get(reason, ""),
         duration=words.duration,
         evenly=_evenly,

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from selfinstruct.characters import visible
+from selfinstruct.characters import cut, visible
 from selfinstruct.ledger import Asked
 from selfinstruct.page.generation import Judged, Run, Survey
 from selfinstruct.page.packing import Packed, packed
-from selfinstruct.page.words import cut, meaning
+from selfinstruct.page.words import meaning
 from selfinstruct.results import evenly
 
 # Characters of packed rows; with all else the page stays well under 25 MB.

@@ -66,14 +66,6 @@ DROPPED = {
 }
 # After `finetune compare`: p below which a change is more than chance, and a change worth speaking of.
 ALPHA, NOTABLE_EFFECT = 0.05, 0.05
-# A text is shown up to here, and the page says how much is left out.
-MAX_CHARACTERS = 2000
-
-
-def cut(text: str, most: int = MAX_CHARACTERS) -> str:
-    """A text up to a length, and how much more there is."""
-    more = len(text) - most
-    return text if more <= 0 else f"{text[:most]} … ({more:,} more characters)"
 
 
 def meaning(rule: str) -> str:
